@@ -1,0 +1,47 @@
+"""``retrofit COMMAND [overrides]``: the one way in."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "measure a model, retrofit it, and measure what was gained and what was forgotten",
+    "evaluate": "measure models side by side on BEIR folders",
+    "search": "answer queries over a file of texts with a trained model",
+}
+
+
+def usage() -> str:
+    """Return the help text."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: retrofit COMMAND [key=value ...]",
+            "",
+            *lines,
+            "",
+            "Every knob is a configuration key: 'retrofit COMMAND --cfg job' prints them all,",
+            "'retrofit COMMAND --help' the choices of each group.",
+        ]
+    )
+
+
+def main() -> None:
+    """Run the command named by the first argument."""
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(usage())
+        sys.exit(0 if len(sys.argv) > 1 else 2)
+    name = sys.argv[1]
+    if name not in COMMANDS:
+        print(f"retrofit: no command {name!r}\n\n{usage()}", file=sys.stderr)
+        sys.exit(2)
+    module = importlib.import_module(f"retrofit.commands.{name}")
+    # As if the command's own file had been started: what relaunches sys.argv (Lightning's DDP) finds it again.
+    sys.argv = [str(module.__file__), *sys.argv[2:]]
+    module.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""What a finished run left behind: its folder read once, and the comparisons that report and terminal both show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import yaml
+
+from retrofit.errors import UserError
+
+METRIC = "ndcg_at_10"
+"""The metric of every figure that is shown; ``metrics.csv`` holds the others."""
+
+MODELS = ("base", "retrofitted")
+
+METRIC_COLUMNS = {
+    "model": str,
+    "suite": str,
+    "task": str,
+    "query_language": str,
+    "document_language": str,
+    "seen_in_training": bool,
+    "metric": str,
+    "value": float,
+    "n_queries": int,
+}
+INTERPOLATION_COLUMNS = {"weight": float, "gain": float, "retention": float, "languages_down": int, "chosen": bool}
+CURVE_COLUMNS = {"step": float, "loss": float}
+
+Content = TypeVar("Content")
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """The files of a run folder that say what was asked, what was trained on and what came out.
+
+    Attributes:
+        folder: the run folder.
+        metrics: ``metrics.csv``, long form: one row for each model, suite, task, language pair and metric.
+        figures: ``metrics.json``: ``headline`` by suite, ``seconds``, ``machine``.
+        config: ``config.yaml``, resolved.
+        data: ``data_manifest.json``.
+        examples: ``examples.json``: queries with the top passages of both models.
+        interpolation: ``interpolation.csv``: what each weight tried did on the validation split.
+        training_curve: ``training_curve.csv``: the loss and more by step.
+    """
+
+    folder: Path
+    metrics: pd.DataFrame
+    figures: dict[str, Any]
+    config: dict[str, Any]
+    data: dict[str, Any]
+    examples: list[dict[str, Any]]
+    interpolation: pd.DataFrame
+    training_curve: pd.DataFrame
+
+    @classmethod
+    def read(cls, folder: Path) -> RunResults:
+        """Return the results of a finished run.
+
+        Raises:
+            UserError: a file is missing, cannot be read, or lacks a column or key.
+        """
+        return cls(
+            folder=folder,
+            metrics=_read(folder / "metrics.csv", lambda path: _table(path, METRIC_COLUMNS)),
+            figures=_read(folder / "metrics.json", lambda path: _mapping(json.loads(_text(path)), "headline")),
+            config=_read(folder / "config.yaml", lambda path: _mapping(yaml.safe_load(_text(path)), "model")),
+            data=_read(
+                folder / "data_manifest.json",
+                lambda path: _mapping(json.loads(_text(path)), "pairs_by_task_and_language"),
+            ),
+            examples=_read(folder / "examples.json", lambda path: _list(json.loads(_text(path)))),
+            interpolation=_read(folder / "interpolation.csv", lambda path: _table(path, INTERPOLATION_COLUMNS)),
+            training_curve=_read(folder / "training_curve.csv", lambda path: _table(path, CURVE_COLUMNS)),
+        )
+
+    @property
+    def suites(self) -> list[str]:
+        """The suites, those of the training domain before those that watch for forgetting."""
+        names: list[str] = list(dict.fromkeys(self.metrics["suite"]))
+        return sorted(names, key=is_retention)  # a stable sort keeps the order of the file within both kinds
+
+    def cells(self, suite: str) -> pd.DataFrame:
+        """Return base, retrofitted, gain and ``n_queries`` of every task and language pair of a suite."""
+        rows = self.metrics[(self.metrics["suite"] == suite) & (self.metrics["metric"] == METRIC)]
+        keys = ["task", "query_language", "document_language"]
+        cells = rows.pivot_table(index=keys, columns="model", values="value", aggfunc="mean")
+        base = rows[rows["model"] == "base"].set_index(keys)
+        cells["seen"] = base["seen_in_training"]
+        cells["n_queries"] = base["n_queries"]
+        return _with_gain(cells.reset_index())
+
+    def languages(self, suite: str) -> pd.DataFrame:
+        """Return the mean over tasks for each query language of a suite, the largest gain first.
+
+        A language is ``seen`` if any of its tasks was trained on.
+        """
+        means = _means(self.cells(suite), "query_language").rename(columns={"query_language": "language"})
+        return means.sort_values(["gain", "language"], ascending=[False, True], ignore_index=True)
+
+    def tasks(self, suite: str) -> pd.DataFrame:
+        """Return the mean over language pairs for each task of a suite, by name."""
+        return _means(self.cells(suite), "task")
+
+    def suite_mean(self, suite: str) -> dict[str, float]:
+        """Return base, retrofitted and gain of a suite: over its tasks, of the mean over each task's language pairs."""
+        tasks = self.tasks(suite)
+        base, retrofitted = (float(tasks[model].mean()) for model in MODELS)
+        return {"base": base, "retrofitted": retrofitted, "gain": retrofitted - base}
+
+
+def is_retention(suite: str) -> bool:
+    """Return whether a suite watches for forgetting, as training tells it: by its name."""
+    return suite.startswith("retention")
+
+
+def one_line(text: str, length: int | None = None) -> str:
+    """Return a text without line breaks and control characters, cut at ``length`` characters where it is longer."""
+    flat = " ".join("".join(c if c.isprintable() or _joins(c) else " " for c in text).split())
+    return flat if length is None or len(flat) <= length else flat[: length - 1].rstrip() + "…"
+
+
+def _joins(character: str) -> bool:
+    return character in "\u200c\u200d"  # zero-width (non-)joiners are spelling in Persian and in Indic scripts
+
+
+def _means(cells: pd.DataFrame, by: str) -> pd.DataFrame:
+    groups = cells.groupby(by, sort=True)
+    means = groups[list(MODELS)].mean()
+    means["seen"] = groups["seen"].any()
+    means["n_queries"] = groups["n_queries"].sum()
+    return _with_gain(means.reset_index())
+
+
+def _with_gain(table: pd.DataFrame) -> pd.DataFrame:
+    return table.rename_axis(None, axis=1).assign(gain=table["retrofitted"] - table["base"])
+
+
+def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
+    try:
+        return reader(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: expected the folder of a finished run (retrofit train)") from None
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        reason = one_line(str(error), 200) or type(error).__name__
+        raise UserError(f"{path} cannot be read: {reason}; delete the run folder and train again") from error
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _table(path: Path, columns: dict[str, type]) -> pd.DataFrame:
+    # Strings as they stand: pandas would take a language or task spelled "NA" or "null" for a missing value.
+    texts = {name: str for name, kind in columns.items() if kind is str}
+    numbers = {name: [""] for name, kind in columns.items() if kind is not str}
+    frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=numbers)
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise ValueError(f"no column {missing[0]!r}")
+    if frame.empty:
+        raise ValueError("it holds no rows")
+    present = set(frame["model"]) if "model" in columns else set(MODELS)
+    if not present.issuperset(MODELS):
+        raise ValueError(f"expected rows of both models, base and retrofitted, found {sorted(present)}")
+    return frame.astype({name: kind for name, kind in columns.items() if kind is not str})
+
+
+def _mapping(value: Any, key: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or key not in value:
+        raise ValueError(f"expected a mapping with the key {key!r}")
+    return value
+
+
+def _list(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise ValueError("expected a list of mappings")
+    return value

@@ -1,0 +1,135 @@
+"""Artefacts: folders in the cache that are a function of their inputs.
+
+An artefact lives in ``<cache>/<stage>/<fingerprint>/`` next to its ``manifest.json``. It is written aside and renamed
+when complete, so a reader sees all of it or nothing, and the same inputs never cost the same work twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from retrofit.errors import UserError
+
+MANIFEST = "manifest.json"
+
+log = logging.getLogger(__name__)
+
+
+def default_cache() -> Path:
+    """Return the cache folder: ``RETROFIT_CACHE`` where set, else ``retrofit`` in the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("RETROFIT_CACHE") or platformdirs.user_cache_dir("retrofit")).expanduser()
+
+
+def fingerprint(value: Any) -> str:
+    """Return 16 hex digits that identify a JSON-like value, whatever the order of its mappings.
+
+    Raises:
+        TypeError: the value holds something JSON cannot say.
+    """
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file aside and rename it, so that no reader ever sees half of it."""
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, aside and then renamed."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class ArtefactStore:
+    """The cache folder and the one way to read from it or to add to it.
+
+    Attributes:
+        root: folder under which ``<stage>/<fingerprint>/`` folders live.
+    """
+
+    root: Path
+
+    def path(self, stage: str, inputs: Mapping[str, Any]) -> Path:
+        """Return where the artefact of these inputs lives, whether or not it has been made."""
+        return self.root / stage / fingerprint(dict(inputs))
+
+    def get(self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+        """Return the artefact's folder, building it first if it is missing or damaged.
+
+        Two processes that ask for the same artefact at once build it once: the second waits for the first.
+
+        Args:
+            stage: what kind of artefact it is; names the folder.
+            inputs: everything the artefact depends on, the version of the building code included. JSON-like.
+            build: writes the artefact's files into the empty folder it is given.
+
+        Raises:
+            UserError: the disk is full or the cache folder cannot be written.
+        """
+        folder = self.path(stage, inputs)
+        if _is_complete(folder):
+            return folder
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
+                if not _is_complete(folder):
+                    self._build(folder, inputs, build)
+        except OSError as error:
+            raise _storage_error(error, self.root) from error
+        return folder
+
+    def _build(self, folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+        if folder.exists():
+            log.warning("%s is damaged (a file is missing or has another size); making it again", folder)
+            shutil.rmtree(folder)
+        for leftover in folder.parent.glob(f".{folder.name}.partial-*"):
+            shutil.rmtree(leftover)  # of a build that was killed; we hold the lock, so nobody is writing it
+        partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+        partial.mkdir()
+        started = time.monotonic()
+        try:
+            build(partial)
+            files = {str(p.relative_to(partial)): p.stat().st_size for p in sorted(partial.rglob("*")) if p.is_file()}
+            seconds = round(time.monotonic() - started, 1)
+            write_json(partial / MANIFEST, {"inputs": dict(inputs), "files": files, "seconds": seconds})
+            partial.rename(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return all((folder / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _storage_error(error: OSError, root: Path) -> Exception:
+    where = f"{root} (RETROFIT_CACHE or paths.cache names another folder)"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(f"no space left for the cache in {where}: free some and run the same command again")
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return UserError(f"the cache cannot be written in {where}: {error.strerror}")
+    return error

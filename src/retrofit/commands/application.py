@@ -1,0 +1,74 @@
+"""What every command shares: where the configuration lies, and how an error reaches the user."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from retrofit.artefacts import default_cache
+from retrofit.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def configuration_folder() -> Path:
+    """Return ``conf/``: inside an installed package, or at the top of the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def register_resolvers() -> None:
+    """Make ``${default_cache:}`` known to OmegaConf."""
+    OmegaConf.register_new_resolver("default_cache", lambda: str(default_cache()), replace=True)
+
+
+def as_dictionary(config: DictConfig) -> dict[str, Any]:
+    """Return a configuration as plain dictionaries and lists, its interpolations resolved."""
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def without_paths(config: DictConfig) -> DictConfig:
+    """Return a configuration whose folders are blank, wherever they are mentioned: the same on every machine."""
+    blanked = copy.deepcopy(config)
+    blanked.paths = dict.fromkeys(config.paths, "")
+    return blanked
+
+
+def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Return a decorator that makes a function of a configuration a command-line entry point.
+
+    A :class:`UserError` ends a single run with one line and status 2. In a multirun it is raised, so that the launcher
+    records it for its job and goes on with the others.
+
+    Args:
+        name: of the primary configuration file, without its ending.
+    """
+    register_resolvers()
+
+    def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @functools.wraps(function)
+        def run(config: DictConfig) -> None:
+            try:
+                function(config)
+            except UserError as error:
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    raise
+                print(f"retrofit {name}: {error}", file=sys.stderr)
+                sys.exit(2)
+
+        wrapped = hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name=name)(run)
+        return wrapped  # type: ignore[no-any-return]
+
+    return decorate

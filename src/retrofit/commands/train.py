@@ -1,0 +1,39 @@
+"""``retrofit train``: retrofit a model, or take up an interrupted run of the same configuration."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from retrofit.commands.application import as_dictionary, command, without_paths
+
+log = logging.getLogger(__name__)
+
+
+@command("train")
+def main(config: DictConfig) -> None:
+    """Carry out the run of a configuration unless it is finished, then show what came out."""
+    from retrofit.analysis.report import write_report
+    from retrofit.analysis.terminal import show_run
+    from retrofit.training.configuration import check
+    from retrofit.training.log_file import logging_to
+    from retrofit.training.retrofit import retrofit
+    from retrofit.training.run_folder import RunFolder
+
+    resolved = as_dictionary(config)
+    check(resolved)
+    run = RunFolder.of(as_dictionary(without_paths(config)), Path(resolved["paths"]["runs"]))
+    if run.is_finished:
+        log.info("%s is finished; delete the folder to run it again", run.path)
+    else:
+        run.start(OmegaConf.to_yaml(config, resolve=True))
+        with logging_to(run.path / "run.log"), run.outcome():
+            retrofit(resolved, run)
+            write_report(run.path)
+    show_run(run.path)
+
+
+if __name__ == "__main__":
+    main()

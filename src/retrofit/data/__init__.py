@@ -1,0 +1,1 @@
+"""Text in, batches out: records, sources, splits, selection, batching."""

@@ -1,0 +1,9 @@
+"""The one exception that is shown to the user as a line instead of a traceback."""
+
+
+class UserError(Exception):
+    """Something the user can put right.
+
+    The message is one line: what is wrong (file, row, field where there is one), what was expected, and which
+    configuration key or command mends it. Commands print it without a traceback and exit with status 2.
+    """

@@ -1,0 +1,1 @@
+"""Retrieval tasks, their metrics, and how a model is measured on them."""

@@ -1,0 +1,26 @@
+"""Retrieval metrics, computed by ir-measures (pytrec_eval behind it): the field's reference implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+METRICS = {"ndcg_at_10": "nDCG@10", "mrr_at_10": "RR@10", "recall_at_100": "R@100"}
+"""Our column name of each metric and how ir-measures spells it."""
+
+
+def score_run(
+    qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Return every metric of every judged query: ``{metric: {query id: value}}``, values 0 to 1.
+
+    Args:
+        qrels: relevance grade by passage id by query id.
+        run: score by passage id by query id; a judged query that is not in the run scores 0.
+    """
+    import ir_measures
+
+    measures = {ir_measures.parse_measure(spelled): name for name, spelled in METRICS.items()}
+    scores: dict[str, dict[str, float]] = {name: dict.fromkeys(qrels, 0.0) for name in METRICS}
+    for result in ir_measures.iter_calc(list(measures), qrels, run):
+        scores[measures[result.measure]][result.query_id] = float(result.value)
+    return scores

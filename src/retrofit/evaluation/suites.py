@@ -1,0 +1,71 @@
+"""Suites: the groups of tasks a run is judged on, evaluated once for each model and data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from retrofit.artefacts import ArtefactStore, fingerprint
+from retrofit.data.records import Split
+from retrofit.evaluation.evaluate import EncodingSettings, evaluate, read_results, write_results
+from retrofit.evaluation.tasks import tasks_from_pairs
+from retrofit.models.bi_encoder import BiEncoder
+
+CODE_VERSION = 1  # raise it whenever the same model, data and suite would give other results
+
+RESULTS = "results.parquet"
+
+
+def evaluate_suites(
+    encoder: BiEncoder,
+    weights: str,
+    table: pa.Table,
+    data: str,
+    suites: Mapping[str, Mapping[str, Any]],
+    split: Split,
+    settings: EncodingSettings,
+    store: ArtefactStore,
+    label: str,
+) -> pa.Table:
+    """Return the per-query results of all suites, each read from the cache where it was measured before.
+
+    Args:
+        encoder: the model.
+        weights: what identifies its weights.
+        table: pairs of ``PAIR_SCHEMA``.
+        data: what identifies the table.
+        suites: by name, the keyword arguments of :func:`tasks_from_pairs` that describe it.
+        split: the split that is searched.
+        settings: how texts are encoded.
+        store: the cache.
+        label: the model's name in log lines.
+    """
+    tables = []
+    for suite, specification in suites.items():
+        inputs = {
+            "version": CODE_VERSION,
+            "weights": weights,
+            "pooling": encoder.pooling,
+            "prompts": dict(encoder.prompts),
+            "max_length": encoder.max_length,
+            "data": data,
+            "suite": {"name": suite, "split": split, **specification},
+            "settings": asdict(settings),
+        }
+
+        def build(folder: Path, suite: str = suite, specification: Mapping[str, Any] = specification) -> None:
+            tasks = tasks_from_pairs(table, suite, split, **specification)
+            results = evaluate(encoder, tasks, settings, f"{label} on {suite} ({split})")
+            write_results(folder / RESULTS, results)
+
+        tables.append(read_results(store.get("evaluations", inputs, build) / RESULTS))
+    return pa.concat_tables(tables)
+
+
+def state_fingerprint(base: str, trained: str, weight: float) -> str:
+    """Return what identifies weights interpolated between a base and what a run made of it."""
+    return fingerprint({"base": base, "trained": trained, "weight": weight})

@@ -1,0 +1,1 @@
+"""Models: the bi-encoder and what it is made of."""

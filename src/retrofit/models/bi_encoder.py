@@ -1,0 +1,174 @@
+"""The bi-encoder: one backbone that embeds queries and passages, told apart by their prompts."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Kind = Literal["query", "passage"]
+Pooling = Literal["mean", "cls"]
+Precision = Literal["float32", "bfloat16"]
+
+log = logging.getLogger(__name__)
+
+
+def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+    """Return one L2-normalised float32 vector a text, ``[texts, dimension]``.
+
+    Args:
+        hidden: last hidden states, float ``[texts, tokens, dimension]``.
+        attention_mask: 1 for tokens, 0 for padding, integer ``[texts, tokens]``.
+        pooling: ``mean`` over the tokens, or the first token (``cls``).
+    """
+    hidden = hidden.float()
+    if pooling == "cls":
+        pooled = hidden[:, 0]
+    else:
+        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        pooled = (hidden * weights).sum(1) / weights.sum(1)
+    return functional.normalize(pooled, dim=-1)
+
+
+def pad(token_ids: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Return token ids and attention mask, both int64 ``[texts, longest]``, padded on the right."""
+    longest = max(len(ids) for ids in token_ids)
+    input_ids = torch.full((len(token_ids), longest), pad_token_id, dtype=torch.int64)
+    attention_mask = torch.zeros((len(token_ids), longest), dtype=torch.int64)
+    for row, ids in enumerate(token_ids):
+        input_ids[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        attention_mask[row, : len(ids)] = 1
+    return input_ids, attention_mask
+
+
+def chunks_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Yield the positions of texts in chunks of similar length, longest first.
+
+    A chunk times its longest text stays within the token budget (a single longer text is a chunk of its own), so
+    padding is small and the memory of a chunk is bounded whatever the lengths.
+    """
+    order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
+    start = 0
+    while start < len(order):
+        size = max(1, token_budget // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+class Backbone(Protocol):
+    """What is needed of a transformers encoder (or of a peft model around one)."""
+
+    def __call__(self, *, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        """Return an object with ``last_hidden_state``."""
+
+
+class BiEncoder(nn.Module):
+    """A transformers encoder with pooling, prompts and a length limit.
+
+    Attributes:
+        backbone: a transformers encoder, possibly wrapped by peft.
+        tokenizer: its fast tokenizer.
+        pooling: how token vectors become one.
+        prompts: what is put before a query and before a passage.
+        max_length: tokens after which a text is cut, the special tokens counted.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        tokenizer: Any,
+        pooling: Pooling,
+        prompts: dict[Kind, str],
+        max_length: int,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.pooling: Pooling = pooling
+        self.prompts = prompts
+        self.max_length = max_length
+
+    @classmethod
+    def load(cls, folder: Path, pooling: Pooling, prompts: dict[Kind, str], max_length: int) -> BiEncoder:
+        """Return the encoder of a checkpoint folder in float32, in evaluation mode.
+
+        Args:
+            folder: a transformers checkpoint with safetensors weights and a fast tokenizer.
+            pooling: how token vectors become one.
+            prompts: what is put before a query and before a passage.
+            max_length: tokens after which a text is cut.
+        """
+        from transformers import AutoModel, AutoTokenizer
+
+        backbone = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, add_pooling_layer=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+        return cls(backbone.eval(), tokenizer, pooling, prompts, max_length)
+
+    @property
+    def dimension(self) -> int:
+        """Number of components of an embedding."""
+        return int(self.backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
+
+    def tokenize(self, texts: Sequence[str], kind: Kind, max_length: int | None = None) -> list[list[int]]:
+        """Return the token ids of every text with its prompt, special tokens included."""
+        prompt = self.prompts[kind]
+        encoded = self.tokenizer(
+            [prompt + text for text in texts],
+            truncation=True,
+            max_length=min(max_length or self.max_length, self.max_length),
+            return_attention_mask=False,
+        )
+        return list(encoded["input_ids"])
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return unit-length float32 embeddings ``[texts, dimension]`` of padded token ids ``[texts, tokens]``."""
+        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return pool(hidden, attention_mask, self.pooling)
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        texts: Sequence[str],
+        kind: Kind,
+        token_budget: int = 4096,
+        precision: Precision = "float32",
+        label: str = "",
+    ) -> np.ndarray:
+        """Return the embeddings of texts, float32 ``[len(texts), dimension]``, unit length, in their order.
+
+        Args:
+            texts: queries or passages, without prompts.
+            kind: which prompt they get.
+            token_budget: tokens, padding counted, that go through the backbone at once.
+            precision: of the matrix products; the result is float32 in any case.
+            label: where given, progress is logged under it every 20 seconds.
+        """
+        token_ids = self.tokenize(texts, kind)
+        embeddings = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        device = next(self.parameters()).device
+        autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
+        was_training = self.training
+        self.eval()
+        started = reported = time.monotonic()
+        done = 0
+        with autocast:
+            for positions in chunks_by_length([len(ids) for ids in token_ids], token_budget):
+                input_ids, mask = pad([token_ids[i] for i in positions], self.tokenizer.pad_token_id)
+                embeddings[positions] = self(input_ids.to(device), mask.to(device)).cpu().numpy()
+                done += len(positions)
+                now = time.monotonic()
+                if label and now - reported > 20:
+                    rate = done / (now - started)
+                    left = (len(texts) - done) / rate
+                    log.info("%s: %d of %d texts, %.0f texts/s, about %.0f s left", label, done, len(texts), rate, left)
+                    reported = now
+        self.train(was_training)
+        return embeddings

@@ -1,0 +1,103 @@
+"""Where a backbone's weights come from: a hub or a local folder, or random ones for tests.
+
+Every function returns a folder that :meth:`retrofit.models.bi_encoder.BiEncoder.load` reads; the embedded default has
+a module of its own, :mod:`retrofit.models.embedded_checkpoint`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from retrofit.artefacts import ArtefactStore
+from retrofit.errors import UserError
+
+TINY_VERSION = 1
+
+
+def hub_checkpoint(name: str, revision: str | None = None) -> Path:
+    """Return the folder of a checkpoint: a local one as it is, one of the hub after downloading it.
+
+    Only safetensors weights, the configuration and the tokenizer are taken; code of the checkpoint is never run.
+
+    Args:
+        name: a folder, or a repository of the Hugging Face hub.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        UserError: no such folder and the hub cannot be reached or does not have it, or it lacks safetensors weights.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _download(name, revision)
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{folder}: no *.safetensors weights found; pickled weights are not read (model.checkpoint.name)"
+        )
+    return folder
+
+
+def _download(name: str, revision: str | None) -> Path:
+    import huggingface_hub
+    import requests
+
+    try:
+        patterns = ["*.safetensors", "*.json", "*.model", "*.txt"]
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (OSError, ValueError, requests.RequestException, huggingface_hub.errors.HfHubHTTPError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"model.checkpoint.name={name}: neither a local folder nor to be had from the hub ({reason}); "
+            "check the name and the network, or use model=embedded, which needs no hub"
+        ) from error
+
+
+def tiny_checkpoint(cache: Path, seed: int = 0) -> Path:
+    """Return a random two-layer BERT with a byte-level tokenizer, for tests: it needs no file and reads any script."""
+
+    def build(folder: Path) -> None:
+        import torch
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+        from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+        specials = ["<s>", "<pad>", "</s>", "<unk>"]
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        vocabulary = {token: index for index, token in enumerate(specials + alphabet)}
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))  # noqa: S106
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])]
+        )
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            bos_token="<s>",  # noqa: S106
+            pad_token="<pad>",  # noqa: S106
+            eos_token="</s>",  # noqa: S106
+            unk_token="<unk>",  # noqa: S106
+            model_max_length=128,
+        ).save_pretrained(folder)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            config = BertConfig(
+                vocab_size=len(vocabulary),
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+                max_position_embeddings=128,
+                pad_token_id=vocabulary["<pad>"],
+                hidden_dropout_prob=0.1,
+            )
+            BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+
+    return ArtefactStore(cache).get("checkpoints", {"tiny": TINY_VERSION, "seed": seed}, build)
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Return 16 hex digits over the contents of a checkpoint's weight files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Training a bi-encoder with Lightning, and the run folder that explains what happened."""

@@ -1,0 +1,102 @@
+"""What happens beside the steps of a training: plain progress lines, the training curve, checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from retrofit.data.batching import TokenBatch
+from retrofit.training.module import RetrievalModule
+
+log = logging.getLogger(__name__)
+
+CURVE_COLUMNS = ("step", "loss", "learning_rate", "pairs_per_second", "negatives_per_query")
+
+
+def checkpoint_every(folder: Path, steps: int) -> ModelCheckpoint:
+    """Return a callback that keeps the newest checkpoint, written every ``steps`` steps and after the last."""
+    return ModelCheckpoint(
+        dirpath=folder,
+        filename="{step}",
+        every_n_train_steps=steps,
+        save_on_train_epoch_end=False,
+        save_top_k=1,
+        enable_version_counter=False,
+    )
+
+
+class TrainingCurve(pl.Callback):
+    """Writes ``training_curve.csv`` and a log line every few steps.
+
+    A resumed run drops the rows after its checkpoint first, so every step stands in the file once.
+
+    Attributes:
+        path: the CSV file.
+        every: steps between two rows.
+        mirror: is given each row as well.
+    """
+
+    def __init__(self, path: Path, every: int, mirror: Callable[[dict[str, float]], None]) -> None:
+        self.path = path
+        self.every = every
+        self.mirror = mirror
+        self.rows: list[dict[str, float]] = []
+        self._pairs = 0
+        self._since = 0.0
+        self._started = 0.0
+        self._first_step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take up the rows written before the step at which the run stands."""
+        self._first_step = trainer.global_step
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            self.rows = [row for row in rows if row["step"] <= self._first_step]
+        self._since = self._started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TokenBatch, batch_idx: int
+    ) -> None:
+        """Count the step's pairs and report when it is time."""
+        self._pairs += batch.n_queries
+        step = trainer.global_step
+        if not isinstance(pl_module, RetrievalModule) or (step % self.every and step != pl_module.total_steps):
+            return
+        loss: Tensor = outputs["loss"]
+        now = time.monotonic()
+        row = {
+            "step": step,
+            "loss": round(float(loss.detach()), 6),
+            "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "pairs_per_second": round(self._pairs / (now - self._since), 2),
+            "negatives_per_query": round(float((batch.relevance == -1).sum()) / batch.n_queries, 2),
+        }
+        self._pairs, self._since = 0, now
+        self.rows.append(row)
+        self._write()
+        self.mirror(row)
+        left = (now - self._started) / (step - self._first_step) * (pl_module.total_steps - step)
+        log.info(
+            "step %d of %d: loss %.4f, %.1f pairs/s, %s left",
+            step,
+            pl_module.total_steps,
+            row["loss"],
+            row["pairs_per_second"],
+            datetime.timedelta(seconds=round(left)),
+        )
+
+    def _write(self) -> None:
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, CURVE_COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)

@@ -1,0 +1,71 @@
+"""Three queries to look at: one the retrofit answers better, one as before, one worse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from retrofit.evaluation.evaluate import RESULT_SCHEMA
+
+KEYS = [name for name in RESULT_SCHEMA.names[:5]]
+
+
+def example_queries(table: pa.Table, results: Mapping[str, pa.Table], suite: str = "held_out") -> list[dict[str, Any]]:
+    """Return three examples of a suite with the best passages of both models.
+
+    The choice is fixed by the scores: the query that gained most, the first by id among those ranked imperfectly by
+    both alike, and the query that lost most. Fewer, where there is no such query.
+
+    Args:
+        table: pairs of ``PAIR_SCHEMA``, for the texts.
+        results: per-query results of ``base`` and ``retrofitted``.
+        suite: the suite to choose from.
+    """
+    base, retrofitted = (results[model].to_pandas() for model in ("base", "retrofitted"))
+    both = base.merge(retrofitted, on=KEYS, suffixes=("_base", "_retrofitted"))
+    both = both[both["suite"] == suite].sort_values("query_id")
+    if both.empty:
+        return []
+    both["gain"] = both["ndcg_at_10_retrofitted"] - both["ndcg_at_10_base"]
+    same = both[(both["gain"] == 0) & (both["ndcg_at_10_base"] < 1)]
+    picks = [
+        ("gained", both.nlargest(1, "gain")),
+        ("unchanged", same.head(1)),
+        ("lost", both.nsmallest(1, "gain")),
+    ]
+    chosen = [(kind, rows.iloc[0]) for kind, rows in picks if len(rows)]
+    chosen = [(kind, row) for kind, row in chosen if kind == "unchanged" or (row["gain"] > 0) == (kind == "gained")]
+    return [_example(kind, row, table) for kind, row in chosen]
+
+
+def _example(kind: str, row: Any, table: pa.Table) -> dict[str, Any]:
+    import pyarrow.compute as pc
+
+    asked = table.filter(pc.equal(table["query_id"], row["query_id"])).to_pylist()
+    relevant = {passage_id for pair in asked for passage_id in pair["positive_ids"]}
+    texts = _passage_texts(table, {*row["top_passage_ids_base"], *row["top_passage_ids_retrofitted"]})
+    return {
+        "kind": kind,
+        "query": asked[0]["query"],
+        "task": row["task"],
+        "language": row["query_language"],
+        "ndcg_at_10": {model: round(float(row[f"ndcg_at_10_{model}"]), 4) for model in ("base", "retrofitted")},
+        "passages": {
+            model: [
+                {"text": texts[passage_id], "relevant": passage_id in relevant}
+                for passage_id in row[f"top_passage_ids_{model}"][:3]
+            ]
+            for model in ("base", "retrofitted")
+        },
+    }
+
+
+def _passage_texts(table: pa.Table, wanted: set[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for ids, texts in zip(table["positive_ids"], table["positives"], strict=True):
+        for passage_id, text in zip(ids.as_py(), texts.as_py(), strict=True):
+            if passage_id in wanted:
+                found[passage_id] = text
+    return found

@@ -1,0 +1,98 @@
+"""How far to go from the base towards the retrofitted weights, decided on validation data alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+import pyarrow as pa
+
+from retrofit.errors import UserError
+from retrofit.evaluation.summary import language_means, metrics_frame, suite_mean
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one interpolation weight does on the validation split, nDCG@10 against the base.
+
+    Attributes:
+        weight: 0 is the base, 1 the retrofitted weights.
+        gain: mean change over the suites of the training domain.
+        retention: mean change over the suites whose name starts with ``retention``.
+        languages_down: how many languages of the training-domain suites fell.
+    """
+
+    weight: float
+    gain: float
+    retention: float
+    languages_down: int
+
+
+def judge(weight: float, base: pa.Table, interpolated: pa.Table) -> Candidate:
+    """Return what per-query validation results of the base and of interpolated weights say about a weight."""
+    metrics = metrics_frame({"base": base, "retrofitted": interpolated}, trained_on=())
+    change = {suite: suite_mean(metrics, "retrofitted", suite) - suite_mean(metrics, "base", suite)
+              for suite in metrics["suite"].unique()}
+    retention = [value for suite, value in change.items() if suite.startswith("retention")]
+    domain = {suite: value for suite, value in change.items() if not suite.startswith("retention")}
+    down = sum(int((language_means(metrics, suite)["gain"] < 0).sum()) for suite in domain)
+    return Candidate(
+        weight,
+        gain=sum(domain.values()) / max(1, len(domain)),
+        retention=sum(retention) / max(1, len(retention)),
+        languages_down=down,
+    )
+
+
+def choose_weight(candidates: Sequence[Candidate], max_drop: float) -> Candidate:
+    """Return the candidate with the largest gain among those that forget no more than allowed.
+
+    Where all forget more than that, the one that forgets least.
+
+    Args:
+        candidates: at least one.
+        max_drop: how much the retention suites may fall, nDCG@10.
+    """
+    allowed = [candidate for candidate in candidates if candidate.retention >= -max_drop]
+    if not allowed:
+        log.warning("every interpolation weight forgets more than export.max_drop=%g on the validation split", max_drop)
+        return max(candidates, key=lambda candidate: candidate.retention)
+    return max(allowed, key=lambda candidate: candidate.gain)
+
+
+def candidates_frame(candidates: Sequence[Candidate], chosen: Candidate) -> pd.DataFrame:
+    """Return the candidates as a table with the choice marked, for ``interpolation.csv``."""
+    return pd.DataFrame([{**asdict(candidate), "chosen": candidate == chosen} for candidate in candidates])
+
+
+def weights_to_try(interpolation: float | Sequence[float]) -> list[float]:
+    """Return the interpolation weights of the configuration, ascending.
+
+    Raises:
+        UserError: none is given, or one lies outside 0 (excluded) to 1.
+    """
+    weights = sorted([interpolation] if isinstance(interpolation, int | float) else interpolation)
+    if not weights or weights[0] <= 0 or weights[-1] > 1:
+        raise UserError(f"export.interpolation={weights}: expected one weight or several, each above 0 and at most 1")
+    return [float(weight) for weight in weights]
+
+
+def try_weights(
+    weights: Sequence[float],
+    evaluate_at: Callable[[float], pa.Table],
+    base: pa.Table,
+    max_drop: float,
+) -> tuple[Candidate, pd.DataFrame]:
+    """Return the chosen candidate and the table of all of them."""
+    candidates = []
+    for weight in weights:
+        candidate = judge(weight, base, evaluate_at(weight))
+        log.info("interpolation %.2f: validation gain %+.4f, retention %+.4f, %d languages down",
+                 weight, candidate.gain, candidate.retention, candidate.languages_down)
+        candidates.append(candidate)
+    chosen = choose_weight(candidates, max_drop)
+    return chosen, candidates_frame(candidates, chosen)

@@ -1,0 +1,99 @@
+"""The Lightning module around the bi-encoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from retrofit.data.batching import TokenBatch
+from retrofit.models.bi_encoder import BiEncoder, chunks_by_length, pad
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class RetrievalModule(pl.LightningModule):
+    """One step: embed the texts in chunks of similar length, score queries against passages, take the loss.
+
+    Attributes:
+        encoder: the bi-encoder; what its backbone lets learn is trained.
+        loss: takes query embeddings, passage embeddings and relevance.
+        chunk_tokens: tokens, padding counted, that go through the backbone at once.
+        warmup_fraction: share of all steps over which the learning rate rises from zero.
+        seed: of dropout; every step seeds itself, so a resumed run draws the same masks.
+    """
+
+    def __init__(
+        self,
+        encoder: BiEncoder,
+        loss: nn.Module,
+        optimizer: OptimizerFactory,
+        total_steps: int,
+        warmup_fraction: float,
+        chunk_tokens: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.loss = loss
+        self.chunk_tokens = chunk_tokens
+        self.warmup_fraction = warmup_fraction
+        self.total_steps = total_steps
+        self.seed = seed
+        self.strict_loading = False  # a checkpoint holds what was trained; the rest comes from the base
+        self._optimizer_factory = optimizer
+
+    def embed(self, token_ids: list[list[int]]) -> Tensor:
+        """Return unit-length embeddings ``[texts, dimension]`` of texts given as token ids, in their order."""
+        lengths = [len(ids) for ids in token_ids]
+        pad_token_id = self.encoder.tokenizer.pad_token_id
+        parts, order = [], []
+        for positions in chunks_by_length(lengths, self.chunk_tokens):
+            input_ids, mask = pad([token_ids[i] for i in positions], pad_token_id)
+            parts.append(self.encoder(input_ids.to(self.device), mask.to(self.device)))
+            order.extend(positions)
+        place = torch.empty(len(order), dtype=torch.int64, device=self.device)
+        place[torch.tensor(order, device=self.device)] = torch.arange(len(order), device=self.device)
+        return torch.cat(parts)[place]
+
+    def training_step(self, batch: TokenBatch, _batch_index: int) -> Tensor:
+        """Return the loss of a step, a scalar."""
+        embeddings = self.embed(batch.token_ids)
+        queries, passages = embeddings[: batch.n_queries], embeddings[batch.n_queries :]
+        with torch.autocast(self.device.type, enabled=False):
+            loss = self.loss(queries, passages, batch.relevance.to(self.device))
+        return loss  # type: ignore[no-any-return]
+
+    def on_train_batch_start(self, batch: TokenBatch, batch_idx: int) -> None:
+        """Seed dropout from the run's seed and the step."""
+        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser over what is trainable, with linear warm-up and linear decay to zero, step by step."""
+        optimizer = self._optimizer_factory([p for p in self.parameters() if p.requires_grad])
+        warmup = max(1, math.ceil(self.warmup_fraction * self.total_steps))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return max(0.0, (self.total_steps - step) / max(1, self.total_steps - warmup))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only trainable weights in the checkpoint: megabytes instead of the whole backbone."""
+        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        checkpoint["state_dict"] = _subset(checkpoint["state_dict"], trainable)
+
+    def transfer_batch_to_device(self, batch: TokenBatch, device: torch.device, dataloader_idx: int) -> TokenBatch:
+        """Return the batch as it is: token ids are padded, and moved, chunk by chunk."""
+        return batch
+
+
+def _subset(state: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if name in names}

@@ -1,0 +1,265 @@
+"""The main job: measure the base, train, choose the interpolation, export, measure again, and write it all down."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytorch_lightning as pl
+import torch
+
+from torch import Tensor
+
+from retrofit.artefacts import ArtefactStore, write_json, write_text
+from retrofit.data.batching import PlannedBatches
+from retrofit.data.records import read_pairs
+from retrofit.data.sampling import SamplingPlan
+from retrofit.data.selection import cap_per_language, count_by, select, strata
+from retrofit.errors import UserError
+from retrofit.evaluation.evaluate import EncodingSettings
+from retrofit.evaluation.suites import evaluate_suites, state_fingerprint
+from retrofit.evaluation.summary import headline, metrics_frame
+from retrofit.instantiation import instantiate
+from retrofit.models.adapters import apply_adapter, interpolate, merged_weights
+from retrofit.models.bi_encoder import BiEncoder
+from retrofit.models.checkpoints import weights_fingerprint
+from retrofit.models.export import export_sentence_transformer
+from retrofit.models.precision import resolve_precision
+from retrofit.training.callbacks import TrainingCurve, checkpoint_every
+from retrofit.training.datamodule import RetrievalDataModule
+from retrofit.training.examples import example_queries
+from retrofit.training.interpolation import try_weights, weights_to_try
+from retrofit.training.module import RetrievalModule
+from retrofit.training.run_folder import RunFolder
+from retrofit.training.wandb_mirror import WandbMirror
+
+log = logging.getLogger(__name__)
+
+LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+
+
+@dataclass
+class Job:
+    """A run's configuration and what it is made from.
+
+    Attributes:
+        config: the resolved configuration.
+        run: its folder.
+        store: the cache.
+        checkpoint: folder of the base checkpoint.
+        base: fingerprint of the base weights.
+        table: all pairs of the data source.
+        data: fingerprint of the data source.
+        selected: the pairs that train.
+        settings: how texts are encoded for evaluation.
+    """
+
+    config: dict[str, Any]
+    run: RunFolder
+    store: ArtefactStore
+    checkpoint: Path
+    base: str
+    table: pa.Table
+    data: str
+    selected: pa.Table
+    settings: EncodingSettings
+
+    @classmethod
+    def prepare(cls, config: dict[str, Any], run: RunFolder) -> Job:
+        """Return the job with its base checkpoint and data at hand, fetched or made where the cache lacks them."""
+        checkpoint = Path(instantiate(config["model"]["checkpoint"]))
+        source = Path(instantiate(config["data_source"]["pairs"]))
+        table = read_pairs(source / "pairs.parquet")
+        selected = cap_per_language(
+            select(table, "train", config["task_mix"]["tasks"], config["languages"]["languages"]),
+            config["data_scale"]["pairs_per_language"],
+            config["seed"],
+        )
+        if len(selected) < 2:
+            raise UserError("the selection is empty: no training pair has these tasks in these languages "
+                            "(task_mix.tasks, languages.languages)")
+        evaluation = config["evaluation"]
+        settings = EncodingSettings(resolve_precision(evaluation["precision"]), evaluation["token_budget"])
+        return cls(config, run, ArtefactStore(Path(config["paths"]["cache"])), checkpoint,
+                   weights_fingerprint(checkpoint), table, source.name, selected, settings)
+
+    def encoder(self, folder: Path | None = None) -> BiEncoder:
+        """Return the bi-encoder of the base checkpoint, or of another folder with the same settings."""
+        model = self.config["model"]
+        return BiEncoder.load(folder or self.checkpoint, model["pooling"], model["prompts"], model["max_length"])
+
+    def measure(self, encoder: BiEncoder, weights: str, label: str, *, validation: bool = False) -> pa.Table:
+        """Return per-query results on the test split's suites, or on the smaller ones of the validation split."""
+        evaluation = self.config["evaluation"]
+        suites = {name: dict(suite) for name, suite in evaluation["suites"].items()}
+        if validation:
+            for suite in suites.values():
+                suite.update(evaluation["validation"])
+        return evaluate_suites(encoder, weights, self.table, self.data, suites,
+                               "validation" if validation else "test", self.settings, self.store, label)
+
+
+def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
+    """Carry out a run and return its headline figures; what was done before in the same folder is not done again.
+
+    Args:
+        config: the resolved configuration of ``retrofit train``.
+        run: where to write; the parts of an interrupted run are taken up.
+
+    Raises:
+        UserError: something the user can put right in the configuration, the cache or the network.
+    """
+    started = time.monotonic()
+    job = Job.prepare(config, run)
+    _write_data_manifest(job)
+    base_results = job.measure(job.encoder(), job.base, "base")
+    seconds = {"base": time.monotonic() - started}
+
+    trained_at = time.monotonic()
+    with WandbMirror.start(config, run) as mirror:
+        if not (run.model / "modules.json").exists():
+            _train_and_export(job, mirror)
+        seconds["training"] = time.monotonic() - trained_at
+        weights = weights_fingerprint(run.model)
+        results = {"base": base_results, "retrofitted": job.measure(job.encoder(run.model), weights, "retrofitted")}
+        metrics = metrics_frame(results, set(strata(job.selected)))
+        seconds["total"] = time.monotonic() - started
+        figures = _write_results(job, results, metrics, seconds)
+        mirror.finish(metrics, figures)
+    return figures
+
+
+def _train_and_export(job: Job, mirror: WandbMirror) -> None:
+    config, run = job.config, job.run
+    encoder = _train(job, mirror)
+    base_encoder = job.encoder()
+    base_weights = {name: tensor.clone() for name, tensor in base_encoder.backbone.state_dict().items()}
+    retrofitted = merged_weights(encoder)
+    if hasattr(encoder.backbone, "save_pretrained"):
+        encoder.backbone.save_pretrained(str(run.path / "adapter"))
+    base_validation = job.measure(base_encoder, job.base, "base", validation=True)
+
+    def evaluate_at(weight: float) -> pa.Table:
+        base_encoder.backbone.load_state_dict(interpolate(base_weights, retrofitted, weight))
+        identity = state_fingerprint(job.base, run.path.name, weight)
+        return job.measure(base_encoder, identity, f"interpolation {weight:.2f}", validation=True)
+
+    export = config["export"]
+    chosen, candidates = try_weights(
+        weights_to_try(export["interpolation"]), evaluate_at, base_validation, export["max_drop"]
+    )
+    candidates.to_csv(run.path / "interpolation.csv", index=False)
+    log.info("interpolation %.2f chosen (run folder: interpolation.csv)", chosen.weight)
+    export_sentence_transformer(base_encoder, interpolate(base_weights, retrofitted, chosen.weight), run.model)
+
+
+def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
+    """Return the encoder after training, resumed from the newest checkpoint where there is one."""
+    config, run = job.config, job.run
+    pl.seed_everything(config["seed"], verbose=False)
+    encoder = job.encoder()
+    apply_adapter(encoder, instantiate(config["adapter"]["config"]))
+    encoder.train()
+    batches = planned_batches(config, job.selected, encoder)
+    batching, trainer_config = config["batching"], config["trainer"]
+    module = RetrievalModule(
+        encoder,
+        instantiate(config["loss"]),
+        instantiate(config["optimizer"]["optimizer"]),
+        total_steps=len(batches),
+        warmup_fraction=config["optimizer"]["warmup_fraction"],
+        chunk_tokens=batching["chunk_tokens"],
+        seed=config["seed"],
+    )
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    log.info("training %d pairs in %d steps; %.2f million of %.1f million weights learn",
+             len(job.selected), len(batches), trainable / 1e6, sum(p.numel() for p in module.parameters()) / 1e6)
+    precision = resolve_precision(trainer_config["precision"], "cuda" if torch.cuda.is_available() else "cpu")
+    trainer = pl.Trainer(
+        accelerator=trainer_config["accelerator"],
+        devices=trainer_config["devices"],
+        precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
+        gradient_clip_val=config["optimizer"]["clip_norm"],
+        max_epochs=1,
+        logger=False,
+        callbacks=[
+            checkpoint_every(run.checkpoints, trainer_config["checkpoint_every"]),
+            TrainingCurve(run.path / "training_curve.csv", trainer_config["log_every"], mirror.log),
+        ],
+        enable_progress_bar=trainer_config["progress_bar"],
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=run.path,
+    )
+    last = run.last_checkpoint()
+    if last is not None:
+        log.info("resuming from %s", last.name)
+    trainer.fit(module, datamodule=RetrievalDataModule(batches), ckpt_path=last, weights_only=True)
+    return encoder.eval()
+
+
+def planned_batches(config: Mapping[str, Any], selected: pa.Table, encoder: BiEncoder) -> PlannedBatches:
+    """Return the batches of all steps of a run.
+
+    Args:
+        config: the resolved configuration; ``batching``, ``task_mix``, ``negatives`` and ``seed`` are read.
+        selected: the pairs that train.
+        encoder: tokenises.
+    """
+    batching = config["batching"]
+    steps = batching["steps"] or max(1, round(batching["epochs"] * len(selected) / batching["batch_size"]))
+    try:
+        plan = SamplingPlan(strata(selected), batching["batch_size"], steps, batching["alpha"], config["seed"],
+                            config["task_mix"]["weights"])
+    except ValueError as error:
+        raise UserError(f"{error} (data_scale.pairs_per_language, task_mix.tasks, languages.languages)") from error
+    return PlannedBatches(
+        selected,
+        plan,
+        lambda texts, kind: encoder.tokenize(texts, kind, batching["max_length"]),
+        random_negatives=config["negatives"]["random"],
+        seed=config["seed"],
+    )
+
+
+def _write_data_manifest(job: Job) -> None:
+    counts = count_by(job.selected, "task", "language", "document_language")
+    write_json(
+        job.run.path / "data_manifest.json",
+        {
+            "data_source": job.config["data_source"]["name"],
+            "fingerprint": job.data,
+            "base_weights": job.base,
+            "pairs": len(job.selected),
+            "pairs_by_task_and_language": [
+                dict(zip(("task", "language", "document_language", "pairs"), (*key, n), strict=True))
+                for key, n in sorted(counts.items())
+            ],
+        },
+    )
+
+
+def _write_results(
+    job: Job, results: Mapping[str, pa.Table], metrics: pd.DataFrame, seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    path = job.run.path
+    figures = {
+        "headline": headline(metrics),
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "machine": {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),
+                    "evaluation_precision": job.settings.precision},
+    }
+    for model, table in results.items():
+        pq.write_table(table, path / f"queries_{model}.parquet", compression="zstd")
+    write_json(path / "examples.json", example_queries(job.table, results))
+    write_text(path / "metrics.csv", metrics.to_csv(index=False, float_format="%.6f"))
+    write_json(path / "metrics.json", figures)
+    return figures

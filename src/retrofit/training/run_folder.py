@@ -1,0 +1,99 @@
+"""A run is a folder that explains itself: what was asked, what happened, what came out."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from retrofit.artefacts import fingerprint, write_json, write_text
+from retrofit.errors import UserError
+
+log = logging.getLogger(__name__)
+
+State = Literal["running", "finished", "failed"]
+
+UNNAMED_KEYS = ("paths", "logger", "experiment_name")
+"""Configuration that decides where a run writes and reports, not what it computes: no part of its fingerprint."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``<runs>/<experiment>/<fingerprint>/`` and the files in it.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], runs: Path) -> RunFolder:
+        """Return the folder that belongs to a resolved configuration."""
+        named = {key: value for key, value in config.items() if key not in UNNAMED_KEYS}
+        return cls(runs / str(config["experiment_name"]) / fingerprint(named))
+
+    def start(self, config_yaml: str) -> None:
+        """Create the folder, write ``config.yaml`` and mark the run as running."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_text(self.path / "config.yaml", config_yaml)
+        self._write_status("running", "")
+
+    @contextmanager
+    def outcome(self) -> Iterator[None]:
+        """Mark the run as finished when the context ends, or as failed, and why, when it raises."""
+        try:
+            yield
+        except BaseException as error:
+            if not isinstance(error, UserError):
+                log.exception("the run failed")
+            self._write_status("failed", "".join(traceback.format_exception_only(error)).strip())
+            raise
+        self._write_status("finished", "")
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What ``status.json`` says; empty for a run that never started or whose file cannot be read."""
+        try:
+            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return status if isinstance(status, dict) else {}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run reached its end."""
+        return self.status.get("state") == "finished"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the training checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the exported model, in sentence-transformers format."""
+        return self.path / "model"
+
+    def last_checkpoint(self) -> Path | None:
+        """Return the checkpoint with the most steps, None where there is none."""
+        return max(self.checkpoints.glob("step=*.ckpt"), key=_steps, default=None)
+
+    def _write_status(self, state: State, reason: str) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        started = now if state == "running" else self.status.get("started", now)
+        write_json(
+            self.path / "status.json",
+            {"state": state, "reason": reason, "started": started, "changed": now, "process": os.getpid()},
+        )
+
+
+def _steps(checkpoint: Path) -> int:
+    return int(checkpoint.stem.removeprefix("step="))
