@@ -1,4 +1,7 @@
-"""A run folder as ``retrofit train`` leaves it, with figures made up so that each can be found again."""
+"""A run folder as ``retrofit train`` leaves it, with figures made up so that each can be found again.
+
+No mean of them ends in a five at the last digit shown, where the order of a sum would decide how it is rounded.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 
-SEEN, UNSEEN = ["de", "en", "el", "he", "zh-Hans"], ["fi", "ga", "ru"]
+SEEN, UNSEEN = ["en", "zh-Hans", "de", "he", "el"], ["ru", "fi", "ga"]
+BY_GAIN = ["en", "ru", "zh-Hans", "de", "fi", "he", "ga", "el"]
 TASKS = ["field_desc", "issue_fix"]
 RETENTION = [("bitext", "en", "de"), ("bitext", "tr", "en"), ("definition", "en", "en"), ("emoji_name", "he", "he")]
 
@@ -42,12 +46,12 @@ EXAMPLES: list[dict[str, Any]] = [
 
 def metrics() -> pd.DataFrame:
     """Return ``metrics.csv`` with a value of its own in every cell."""
-    held_out = [("held_out", task, language, language) for task in TASKS for language in sorted(SEEN + UNSEEN)]
+    held_out = [("held_out", task, language, language) for task in TASKS for language in BY_GAIN]
     cells = held_out + [("retention", *cell) for cell in RETENTION]
     rows = []
     for model in ("base", "retrofitted"):
         for number, (suite, task, query_language, document_language) in enumerate(cells):
-            gain = 0.05 - 0.0055 * number if suite == "held_out" else 0.0021 * (number - len(held_out)) - 0.01
+            gain = 0.05 - 0.00553 * number if suite == "held_out" else 0.00213 * (number - len(held_out)) - 0.01
             gain = 0.0 if model == "base" else gain
             for metric, shift in (("ndcg_at_10", 0.0), ("mrr_at_10", -0.1), ("recall_at_100", 0.2)):
                 rows.append(
@@ -59,7 +63,7 @@ def metrics() -> pd.DataFrame:
                         "document_language": document_language,
                         "seen_in_training": suite == "held_out" and query_language in SEEN,
                         "metric": metric,
-                        "value": round(0.4 + 0.0173 * number + gain + shift, 6),
+                        "value": round(0.4 + 0.017317 * number + gain + shift, 6),
                         "n_queries": 50 + number,
                     }
                 )

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib import style
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Drawn in these colours, then replaced by the page's custom properties, so that a page can be light or dark.
 PAGE_COLOURS = {
@@ -71,7 +72,12 @@ def language_bars(languages: pd.DataFrame, name: str) -> str:
         for row, (_, values) in zip(rows, languages.iterrows(), strict=True):
             end = max(values["base"], values["retrofitted"])
             axes.annotate(
-                signed(values["gain"], 3), (end, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
+                signed(values["gain"], 3),
+                (end, row),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
             )
         axes.set_yticks(list(rows), labels)
         axes.set_ylim(len(languages) - 0.4, -0.6)
@@ -123,7 +129,7 @@ def loss_curve(curve: pd.DataFrame, name: str) -> str:
         # A run of a few steps leaves a point or two: markers keep them visible.
         marker = "o" if len(curve) < 12 else None
         axes.plot(curve["step"], curve["loss"], color=SEEN, linewidth=1.4, marker=marker, markersize=4)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("step")
         axes.set_ylabel("loss")
         return _svg(figure, name, "Training loss by step")

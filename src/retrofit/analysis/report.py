@@ -98,13 +98,17 @@ def _cards(results: RunResults) -> list[dict[str, Any]]:
             continue
         languages = results.languages(suite)
         fell = sorted(languages.loc[languages["gain"] < 0, "language"])
-        note = f"{len(languages)} languages, " + (f"fell: {', '.join(fell)}" if fell else "none fell")
+        note = f"{_counted(len(languages))}, " + (f"fell: {', '.join(fell)}" if fell else "none fell")
         cards.append(_card(f"{_words(suite)}: gain", figures, note))
         for key, what in (("seen_languages", "languages trained on"), ("unseen_languages", "languages not trained on")):
             if key in figures:
                 group = figures[key]
-                cards.append(_card(f"{_words(suite)}: {what}", group, f"{group['languages']} languages"))
+                cards.append(_card(f"{_words(suite)}: {what}", group, _counted(int(group["languages"]))))
     return cards
+
+
+def _counted(languages: int) -> str:
+    return "1 language" if languages == 1 else f"{languages} languages"
 
 
 def _card(name: str, figures: Mapping[str, Any], note: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,49 +36,23 @@ Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
-class RunResults:
-    """The files of a run folder that say what was asked, what was trained on and what came out.
+class Comparison:
+    """The metrics of a base and what became of it, and the means that are read off them.
 
     Attributes:
-        folder: the run folder.
-        metrics: ``metrics.csv``, long form: one row for each model, suite, task, language pair and metric.
-        figures: ``metrics.json``: ``headline`` by suite, ``seconds``, ``machine``.
-        config: ``config.yaml``, resolved.
-        data: ``data_manifest.json``.
-        examples: ``examples.json``: queries with the top passages of both models.
-        interpolation: ``interpolation.csv``: what each weight tried did on the validation split.
-        training_curve: ``training_curve.csv``: the loss and more by step.
+        metrics: long form, as ``metrics.csv`` holds it: one row for each model, suite, task, language pair and metric.
     """
 
-    folder: Path
     metrics: pd.DataFrame
-    figures: dict[str, Any]
-    config: dict[str, Any]
-    data: dict[str, Any]
-    examples: list[dict[str, Any]]
-    interpolation: pd.DataFrame
-    training_curve: pd.DataFrame
 
     @classmethod
-    def read(cls, folder: Path) -> RunResults:
-        """Return the results of a finished run.
+    def read_csv(cls, path: Path) -> Comparison:
+        """Return the comparison of a CSV file in the columns of ``metrics.csv``.
 
         Raises:
-            UserError: a file is missing, cannot be read, or lacks a column or key.
+            UserError: the file is missing, cannot be read, or lacks a column or model.
         """
-        return cls(
-            folder=folder,
-            metrics=_read(folder / "metrics.csv", lambda path: _table(path, METRIC_COLUMNS)),
-            figures=_read(folder / "metrics.json", lambda path: _mapping(json.loads(_text(path)), "headline")),
-            config=_read(folder / "config.yaml", lambda path: _mapping(yaml.safe_load(_text(path)), "model")),
-            data=_read(
-                folder / "data_manifest.json",
-                lambda path: _mapping(json.loads(_text(path)), "pairs_by_task_and_language"),
-            ),
-            examples=_read(folder / "examples.json", lambda path: _list(json.loads(_text(path)))),
-            interpolation=_read(folder / "interpolation.csv", lambda path: _table(path, INTERPOLATION_COLUMNS)),
-            training_curve=_read(folder / "training_curve.csv", lambda path: _table(path, CURVE_COLUMNS)),
-        )
+        return cls(_read(path, lambda path: _table(path, METRIC_COLUMNS)))
 
     @property
     def suites(self) -> list[str]:
@@ -113,6 +87,50 @@ class RunResults:
         tasks = self.tasks(suite)
         base, retrofitted = (float(tasks[model].mean()) for model in MODELS)
         return {"base": base, "retrofitted": retrofitted, "gain": retrofitted - base}
+
+
+@dataclass(frozen=True)
+class RunResults(Comparison):
+    """The files of a run folder that say what was asked, what was trained on and what came out.
+
+    Attributes:
+        folder: the run folder.
+        figures: ``metrics.json``: ``headline`` by suite, ``seconds``, ``machine``.
+        config: ``config.yaml``, resolved.
+        data: ``data_manifest.json``.
+        examples: ``examples.json``: queries with the top passages of both models.
+        interpolation: ``interpolation.csv``: what each weight tried did on the validation split.
+        training_curve: ``training_curve.csv``: the loss and more by step.
+    """
+
+    folder: Path
+    figures: dict[str, Any]
+    config: dict[str, Any]
+    data: dict[str, Any]
+    examples: list[dict[str, Any]]
+    interpolation: pd.DataFrame
+    training_curve: pd.DataFrame
+
+    @classmethod
+    def read(cls, folder: Path) -> RunResults:
+        """Return the results of a finished run.
+
+        Raises:
+            UserError: a file is missing, cannot be read, or lacks a column or key.
+        """
+        return cls(
+            folder=folder,
+            metrics=_read(folder / "metrics.csv", lambda path: _table(path, METRIC_COLUMNS)),
+            figures=_read(folder / "metrics.json", lambda path: _mapping(json.loads(_text(path)), "headline")),
+            config=_read(folder / "config.yaml", lambda path: _mapping(yaml.safe_load(_text(path)), "model")),
+            data=_read(
+                folder / "data_manifest.json",
+                lambda path: _mapping(json.loads(_text(path)), "pairs_by_task_and_language"),
+            ),
+            examples=_read(folder / "examples.json", lambda path: _list(json.loads(_text(path)))),
+            interpolation=_read(folder / "interpolation.csv", lambda path: _table(path, INTERPOLATION_COLUMNS)),
+            training_curve=_read(folder / "training_curve.csv", lambda path: _table(path, CURVE_COLUMNS)),
+        )
 
 
 def is_retention(suite: str) -> bool:
@@ -156,7 +174,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _table(path: Path, columns: dict[str, type]) -> pd.DataFrame:
+def _table(path: Path, columns: Mapping[str, type]) -> pd.DataFrame:
     # Strings as they stand: pandas would take a language or task spelled "NA" or "null" for a missing value.
     texts = {name: str for name, kind in columns.items() if kind is str}
     numbers = {name: [""] for name, kind in columns.items() if kind is not str}

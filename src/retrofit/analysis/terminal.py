@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retrofit.analysis.run_results import MODELS, RunResults, is_retention, one_line
+from retrofit.analysis.run_results import MODELS, Comparison, RunResults, is_retention, one_line
 
 TOP_PASSAGES = 3
 PASSAGE_LENGTH = 100
@@ -29,12 +29,7 @@ def show_run(run_folder: Path) -> None:
         UserError: one of its files is missing or cannot be read.
     """
     results = RunResults.read(run_folder)
-    # Texts come from a corpus: what looks like markup or an emoji's name in them is to be shown as it stands.
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(
-            markup=False, emoji=False, highlight=False, width=max(100, shutil.get_terminal_size().columns)
-        )
+    console = _console()
     for suite in results.suites:
         if not is_retention(suite):
             console.print(_language_table(results, suite))
@@ -45,7 +40,29 @@ def show_run(run_folder: Path) -> None:
     _show_places(console, run_folder)
 
 
-def _language_table(results: RunResults, suite: str) -> Table:
+def show_comparison(path: Path) -> None:
+    """Print base and retrofitted model side by side for every language of a CSV file like ``metrics.csv``.
+
+    Raises:
+        UserError: the file is missing or cannot be read.
+    """
+    comparison = Comparison.read_csv(path)
+    console = _console()
+    for suite in comparison.suites:
+        console.print(_language_table(comparison, suite))
+        _show_suite(console, comparison, suite)
+    console.print(Text(f"written to {path}"), soft_wrap=True)
+
+
+def _console() -> Console:
+    # Texts come from a corpus: what looks like markup or an emoji's name in them is to be shown as it stands.
+    console = Console(markup=False, emoji=False, highlight=False)
+    if console.is_terminal:
+        return console
+    return Console(markup=False, emoji=False, highlight=False, width=max(100, shutil.get_terminal_size().columns))
+
+
+def _language_table(results: Comparison, suite: str) -> Table:
     table = Table(title=f"{suite}: nDCG@10 by language", box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("language")
     for name in ("base", "retrofitted", "change", "queries"):
@@ -71,7 +88,7 @@ def _language_table(results: RunResults, suite: str) -> Table:
     return table
 
 
-def _show_suite(console: Console, results: RunResults, suite: str) -> None:
+def _show_suite(console: Console, results: Comparison, suite: str) -> None:
     mean = results.suite_mean(suite)
     console.print(
         Text.assemble(

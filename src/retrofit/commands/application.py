@@ -6,6 +6,7 @@ import copy
 import functools
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,19 @@ def without_paths(config: DictConfig) -> DictConfig:
     return blanked
 
 
+def quiet_libraries() -> None:
+    """Keep advertisements, deprecation notes and progress bars of libraries out of the command's output."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    for library in ("pytorch_lightning", "lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    for category in (FutureWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", category=category)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+
+
 def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Return a decorator that makes a function of a configuration a command-line entry point.
 
@@ -68,7 +82,9 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
                 print(f"retrofit {name}: {error}", file=sys.stderr)
                 sys.exit(2)
 
-        wrapped = hydra.main(version_base="1.3", config_path=str(configuration_folder()), config_name=name)(run)
-        return wrapped  # type: ignore[no-any-return]
+        entry: Callable[[], None] = hydra.main(
+            version_base="1.3", config_path=str(configuration_folder()), config_name=name
+        )(run)
+        return entry
 
     return decorate

@@ -29,12 +29,12 @@ OPTIONS_WITH_VALUE = {
 
 
 def with_overrides(arguments: Sequence[str]) -> list[str]:
-    """Return command-line arguments with MODEL and CORPUS turned into the overrides ``model=`` and ``corpus=``.
+    """Return command-line arguments with MODEL and CORPUS turned into the overrides ``model_folder=`` and ``corpus=``.
 
     Raises:
         UserError: there are more than two such arguments.
     """
-    names = ["model", "corpus"]
+    names = ["model_folder", "corpus"]
     rewritten: list[str] = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if before in OPTIONS_WITH_VALUE or not _is_positional(argument):
@@ -47,12 +47,12 @@ def with_overrides(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_positional(argument: str) -> bool:
-    if argument.startswith("-"):
+    if argument.startswith("-") or re.fullmatch(r"~[A-Za-z_][\w.@]*", argument):  # an option, or a deletion of a key
         return False
     key, equals, _ = argument.partition("=")
-    # A path may hold "=": it is one if it lies on the disk, or if no configuration key could be spelled like that.
-    is_key = re.fullmatch(r"(\+\+?|~)?(hydra/)?[A-Za-z_][\w.@]*", key) is not None
-    return not equals and not argument.startswith("~hydra") or bool(equals) and (not is_key or Path(argument).exists())
+    # A path may hold "=": it is one if no configuration key could be spelled like its start, or if it lies on the disk.
+    could_be_key = re.fullmatch(r"(\+\+?|~)?(hydra/)?[A-Za-z_][\w.@]*", key) is not None
+    return not equals or not could_be_key or Path(argument).exists()
 
 
 def quoted(value: str) -> str:
@@ -62,7 +62,7 @@ def quoted(value: str) -> str:
     an interpolation.
     """
     value = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", value)
-    value = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + (r"\'" if match[2] else ""), value)
+    value = re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + (r"\'" if match[2] else ""), value)
     return f"'{value}'"
 
 
@@ -71,7 +71,7 @@ def _search(config: DictConfig) -> None:
     """Encode the corpus, or find it encoded, and answer queries until there are no more."""
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)  # noqa: S101 -- a search configuration is a mapping; this tells the type checker
-    for key in ("model", "corpus"):
+    for key in ("model_folder", "corpus"):
         if resolved[key] is None:
             raise UserError(f"{key} is not given; usage: {USAGE}")
     for key in ("top_k", "batch_size"):
@@ -81,7 +81,7 @@ def _search(config: DictConfig) -> None:
     from retrofit.artefacts import ArtefactStore
     from retrofit.evaluation.corpus_search import CorpusSearch, read_corpus
 
-    folder, corpus = (Path(str(resolved[key])).expanduser() for key in ("model", "corpus"))
+    folder, corpus = (Path(str(resolved[key])).expanduser() for key in ("model_folder", "corpus"))
     passages = read_corpus(corpus, resolved["text_field"], resolved["id_field"])
     store = ArtefactStore(Path(resolved["paths"]["cache"]))
     search = CorpusSearch.open(folder, passages, store, resolved["batch_size"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from retrofit.commands.application import as_dictionary, command, without_paths
+from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_paths
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ def main(config: DictConfig) -> None:
     from retrofit.training.retrofit import retrofit
     from retrofit.training.run_folder import RunFolder
 
+    quiet_libraries()
     resolved = as_dictionary(config)
     check(resolved)
     run = RunFolder.of(as_dictionary(without_paths(config)), Path(resolved["paths"]["runs"]))

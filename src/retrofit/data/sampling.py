@@ -74,7 +74,7 @@ class SamplingPlan:
 
     def stratum(self, step: int) -> Stratum:
         """Return the task and languages of a step's batch."""
-        return self._keys[self._stratum_of_step[step]]
+        return self._keys[int(self._stratum_of_step[step])]
 
     def rows(self, step: int) -> np.ndarray:
         """Return all row numbers of a step's stratum, int64."""

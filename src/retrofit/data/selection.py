@@ -93,7 +93,8 @@ def _draw_order(table: pa.Table, seed: int) -> np.ndarray:
     import pandas as pd
 
     keys = pd.DataFrame({name: table[name].to_pylist() for name in ("query_id", "task", "document_language")})
-    return pd.util.hash_pandas_object(keys, index=False, hash_key=f"{seed:016d}"[:16]).to_numpy()
+    order: np.ndarray = pd.util.hash_pandas_object(keys, index=False, hash_key=f"{seed:016d}"[-16:]).to_numpy()
+    return order
 
 
 def count_by(table: pa.Table, *names: str) -> Mapping[tuple[str, ...], int]:

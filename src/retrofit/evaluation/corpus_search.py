@@ -122,11 +122,13 @@ def load_model(folder: Path) -> Any:
         UserError: there is no such folder, or it is not in the format of sentence-transformers.
     """
     if not folder.is_dir():
-        raise UserError(f"model={folder}: no such folder; expected a trained model, e.g. the model/ of a run folder")
+        raise UserError(
+            f"model_folder={folder}: no such folder; expected a trained model, e.g. the model/ of a run folder"
+        )
     if not (folder / "modules.json").is_file():
         inside = folder / "model"
         hint = f"did you mean {inside}?" if (inside / "modules.json").is_file() else "it has no modules.json"
-        raise UserError(f"model={folder}: not a sentence-transformers model; {hint}")
+        raise UserError(f"model_folder={folder}: not a sentence-transformers model; {hint}")
 
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
@@ -140,7 +142,9 @@ def load_model(folder: Path) -> Any:
     except Exception as error:  # a damaged folder fails in as many ways as there are files in it
         log.debug("loading failed", exc_info=True)
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"model={folder}: not a sentence-transformers model that can be loaded ({reason})") from error
+        raise UserError(
+            f"model_folder={folder}: not a sentence-transformers model that can be loaded ({reason})"
+        ) from error
 
 
 def passage_prompt(prompts: Mapping[str, str | None]) -> str:
@@ -268,7 +272,7 @@ def _files_fingerprint(folder: Path) -> str:
     That is tokenizer, pooling, length limit and the weights of further modules, all of them files of the folder.
     """
     digest = hashlib.sha256()
-    weights = {path for path in folder.glob("*.safetensors")}
+    weights = set(folder.glob("*.safetensors"))
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path not in weights and path.suffix in {".json", ".txt", ".model", ".safetensors"}:
             with path.open("rb") as file:

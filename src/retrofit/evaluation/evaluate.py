@@ -121,9 +121,7 @@ def search(queries: EmbeddedTexts, passages: EmbeddedTexts, task: RetrievalTask)
     best = scores.topk(min(TOP_K, len(passage_ids)), dim=1)
     return {
         query_id: {passage_ids[column]: score for column, score in zip(columns, values, strict=True)}
-        for query_id, columns, values in zip(
-            task.queries, best.indices.tolist(), best.values.tolist(), strict=True
-        )
+        for query_id, columns, values in zip(task.queries, best.indices.tolist(), best.values.tolist(), strict=True)
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,48 @@ import pyarrow as pa
 from retrofit.artefacts import ArtefactStore, fingerprint
 from retrofit.data.records import Split
 from retrofit.evaluation.evaluate import EncodingSettings, evaluate, read_results, write_results
-from retrofit.evaluation.tasks import tasks_from_pairs
+from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
 from retrofit.models.bi_encoder import BiEncoder
 
 CODE_VERSION = 1  # raise it whenever the same model, data and suite would give other results
 
 RESULTS = "results.parquet"
+
+
+def evaluate_tasks(
+    encoder: BiEncoder,
+    weights: str,
+    tasks: Sequence[RetrievalTask],
+    data: str,
+    settings: EncodingSettings,
+    store: ArtefactStore,
+    label: str,
+) -> pa.Table:
+    """Return the per-query results of tasks, read from the cache where they were measured before.
+
+    Args:
+        encoder: the model.
+        weights: what identifies its weights.
+        tasks: what to search for in what.
+        data: what identifies the tasks.
+        settings: how texts are encoded.
+        store: the cache.
+        label: named in log lines.
+    """
+    inputs = {
+        "version": CODE_VERSION,
+        "weights": weights,
+        "pooling": encoder.pooling,
+        "prompts": dict(encoder.prompts),
+        "max_length": encoder.max_length,
+        "data": data,
+        "settings": asdict(settings),
+    }
+
+    def build(folder: Path) -> None:
+        write_results(folder / RESULTS, evaluate(encoder, tasks, settings, label))
+
+    return read_results(store.get("evaluations", inputs, build) / RESULTS)
 
 
 def evaluate_suites(
@@ -31,7 +67,7 @@ def evaluate_suites(
     store: ArtefactStore,
     label: str,
 ) -> pa.Table:
-    """Return the per-query results of all suites, each read from the cache where it was measured before.
+    """Return the per-query results of all suites of a pairs table, one after the other.
 
     Args:
         encoder: the model.
@@ -46,23 +82,10 @@ def evaluate_suites(
     """
     tables = []
     for suite, specification in suites.items():
-        inputs = {
-            "version": CODE_VERSION,
-            "weights": weights,
-            "pooling": encoder.pooling,
-            "prompts": dict(encoder.prompts),
-            "max_length": encoder.max_length,
-            "data": data,
-            "suite": {"name": suite, "split": split, **specification},
-            "settings": asdict(settings),
-        }
-
-        def build(folder: Path, suite: str = suite, specification: Mapping[str, Any] = specification) -> None:
-            tasks = tasks_from_pairs(table, suite, split, **specification)
-            results = evaluate(encoder, tasks, settings, f"{label} on {suite} ({split})")
-            write_results(folder / RESULTS, results)
-
-        tables.append(read_results(store.get("evaluations", inputs, build) / RESULTS))
+        tasks = tasks_from_pairs(table, suite, split, **specification)
+        identity = fingerprint({"table": data, "suite": suite, "split": split, "specification": dict(specification)})
+        named = f"{label} on {suite} ({split})"
+        tables.append(evaluate_tasks(encoder, weights, tasks, identity, settings, store, named))
     return pa.concat_tables(tables)
 
 

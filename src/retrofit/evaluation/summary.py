@@ -53,7 +53,7 @@ def suite_mean(metrics: pd.DataFrame, model: str, suite: str, metric: str = "ndc
 
 
 def language_means(metrics: pd.DataFrame, suite: str, metric: str = "ndcg_at_10") -> pd.DataFrame:
-    """Return a suite's mean over tasks for each query language: columns ``language``, ``base``, ``retrofitted``, …
+    """Return a suite's mean over tasks for each query language: columns ``language``, ``base`` and ``retrofitted``.
 
     ``seen`` says whether any of the language's tasks was trained on, ``gain`` is retrofitted minus base and
     ``n_queries`` the number of queries behind a mean.

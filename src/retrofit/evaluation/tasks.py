@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,16 +78,17 @@ def tasks_from_pairs(
         key = (row["task"], row["language"], row["document_language"])
         queries.setdefault(key, {})[row["query_id"]] = row["query"]
         pool_of[key] = _pool_key(row, pool)
-    answers: dict[tuple[str, ...], set[str]] = {}
+    wanted: dict[tuple[str, ...], set[str]] = {}
     for key, texts in queries.items():
-        answers.setdefault(pool_of[key], set()).update(*(relevant[query_id, key[2]] for query_id in texts))
-    pools = {key: _reduced(passages, answers.get(key, set()), max_passages) for key, passages in pools.items()}
+        wanted.setdefault(pool_of[key], set()).update(*(relevant[query_id, key[2]] for query_id in texts))
+    pools = {key: _reduced(passages, wanted.get(key, set()), max_passages) for key, passages in pools.items()}
     result = []
     for key in sorted(queries):
         corpus = pools[pool_of[key]]
         qrels = {
-            query_id: {passage_id: grade for passage_id, grade in relevant[query_id, key[2]].items()
-                       if passage_id in corpus}
+            query_id: {
+                passage_id: grade for passage_id, grade in relevant[query_id, key[2]].items() if passage_id in corpus
+            }
             for query_id in queries[key]
         }
         result.append(RetrievalTask(suite, *key, queries=queries[key], corpus=corpus, qrels=qrels))
@@ -135,7 +137,9 @@ def tasks_from_beir(folder: Path, suite: str, max_queries: int | None = None) ->
     for number, (query_id, passage_id, grade) in _read_qrels(folder / "qrels" / "test.tsv"):
         if query_id not in query_rows or passage_id not in subset_of_passage:
             unknown = f"query {query_id}" if query_id not in query_rows else f"passage {passage_id}"
-            raise UserError(f"{folder / 'qrels' / 'test.tsv'}, row {number}: {unknown} is in neither file of the folder")
+            raise UserError(
+                f"{folder / 'qrels' / 'test.tsv'}, row {number}: {unknown} is in neither file of the folder"
+            )
         subset = subset_of_passage[passage_id]
         if grade > 0 and subset == str(query_rows[query_id].get("subset", subset)):
             qrels.setdefault(subset, {}).setdefault(query_id, {})[passage_id] = grade
@@ -148,12 +152,20 @@ def tasks_from_beir(folder: Path, suite: str, max_queries: int | None = None) ->
     return result
 
 
+def folder_fingerprint(folder: Path) -> str:
+    """Return 16 hex digits over the contents of a BEIR folder's files."""
+    digest = hashlib.sha256()
+    for path in sorted((*folder.glob("*.jsonl*"), *folder.glob("qrels/*.tsv"))):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
 def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     zipped = path.with_name(path.name + ".gz")
     if not path.exists() and not zipped.exists():
         raise UserError(f"{path}: no such file, nor {zipped.name}; a BEIR folder holds one (evaluation.folders)")
-    opened = path.open(encoding="utf-8") if path.exists() else gzip.open(zipped, "rt", encoding="utf-8")
-    with opened as lines:
+    with path.open(encoding="utf-8") if path.exists() else gzip.open(zipped, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 
 def info_nce(scores: Tensor, relevance: Tensor) -> Tensor:

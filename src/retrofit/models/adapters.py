@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from retrofit.models.bi_encoder import BiEncoder
 
@@ -21,11 +21,11 @@ def apply_adapter(encoder: BiEncoder, adapter: Any | None) -> None:
     """
     if adapter is None:
         encoder.backbone.requires_grad_(True)
-        encoder.backbone.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
+        encoder.backbone.get_input_embeddings().requires_grad_(False)
         return
     import peft
 
-    encoder.backbone = peft.get_peft_model(encoder.backbone, adapter)  # type: ignore[arg-type]
+    encoder.backbone = peft.get_peft_model(encoder.backbone, adapter)
 
 
 def merged_weights(encoder: BiEncoder) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ def interpolate(base: dict[str, Tensor], retrofitted: dict[str, Tensor], weight:
     }
 
 
-def plain_backbone(encoder: BiEncoder) -> nn.Module:
+def plain_backbone(encoder: BiEncoder) -> Any:
     """Return the transformers module under an adapter, or the backbone itself where there is none."""
     backbone = encoder.backbone
-    return backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone  # type: ignore[operator,no-any-return]
+    return backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone

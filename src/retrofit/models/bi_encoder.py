@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -63,13 +63,6 @@ def chunks_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list
         start += size
 
 
-class Backbone(Protocol):
-    """What is needed of a transformers encoder (or of a peft model around one)."""
-
-    def __call__(self, *, input_ids: Tensor, attention_mask: Tensor) -> Any:
-        """Return an object with ``last_hidden_state``."""
-
-
 class BiEncoder(nn.Module):
     """A transformers encoder with pooling, prompts and a length limit.
 
@@ -90,14 +83,22 @@ class BiEncoder(nn.Module):
         max_length: int,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone: Any = backbone  # its class is known to transformers and peft alone
         self.tokenizer = tokenizer
         self.pooling: Pooling = pooling
         self.prompts = prompts
         self.max_length = max_length
 
     @classmethod
-    def load(cls, folder: Path, pooling: Pooling, prompts: dict[Kind, str], max_length: int) -> BiEncoder:
+    def load(
+        cls,
+        folder: Path,
+        pooling: Pooling,
+        prompts: dict[Kind, str],
+        max_length: int,
+        attention: str | None = None,
+        dropout: float | None = None,
+    ) -> BiEncoder:
         """Return the encoder of a checkpoint folder in float32, in evaluation mode.
 
         Args:
@@ -105,17 +106,24 @@ class BiEncoder(nn.Module):
             pooling: how token vectors become one.
             prompts: what is put before a query and before a passage.
             max_length: tokens after which a text is cut.
+            attention: the attention implementation transformers shall use; None leaves the choice to it.
+            dropout: probability of dropping a hidden or attention unit in training; None keeps the checkpoint's.
         """
         from transformers import AutoModel, AutoTokenizer
 
-        backbone = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, add_pooling_layer=False)
+        changes: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+        if dropout is not None:
+            changes |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+        backbone = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **changes)
+        if getattr(backbone, "pooler", None) is not None:
+            backbone.pooler = None  # a layer over the first token that some classes add: unused, often not even stored
         tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
         return cls(backbone.eval(), tokenizer, pooling, prompts, max_length)
 
     @property
     def dimension(self) -> int:
         """Number of components of an embedding."""
-        return int(self.backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        return int(self.backbone.config.hidden_size)
 
     def tokenize(self, texts: Sequence[str], kind: Kind, max_length: int | None = None) -> list[list[int]]:
         """Return the token ids of every text with its prompt, special tokens included."""

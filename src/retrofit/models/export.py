@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from retrofit.artefacts import write_json
 from retrofit.models.adapters import plain_backbone
 from retrofit.models.bi_encoder import BiEncoder
 
@@ -16,27 +18,41 @@ from retrofit.models.bi_encoder import BiEncoder
 def export_sentence_transformer(encoder: BiEncoder, weights: dict[str, Tensor], folder: Path) -> None:
     """Write a model that ``SentenceTransformer(folder)`` loads, aside and then renamed.
 
-    The prompts are stored as ``query`` and ``passage``, so ``encode_query`` and ``encode_document`` apply them.
+    The prompts are stored as ``query``, ``passage`` and ``document``, so ``encode_query`` and ``encode_document`` apply
+    them.
 
     Args:
         encoder: gives architecture, tokenizer, pooling, prompts and length limit.
         weights: state dict of the plain backbone, float32.
         folder: where to; replaced if it exists.
     """
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     with tempfile.TemporaryDirectory() as plain:
-        plain_backbone(encoder).save_pretrained(plain, state_dict=weights)  # type: ignore[operator]
+        plain_backbone(encoder).save_pretrained(plain, state_dict=weights)
         encoder.tokenizer.save_pretrained(plain)
-        transformer = models.Transformer(plain, max_seq_length=encoder.max_length)
-        pooling = models.Pooling(encoder.dimension, encoder.pooling)
-        model = SentenceTransformer(
-            modules=[transformer, pooling, models.Normalize()], prompts=dict(encoder.prompts), device="cpu"
-        )
+        without_pooler = {"add_pooling_layer": False} if hasattr(plain_backbone(encoder), "pooler") else {}
+        transformer = Transformer(plain, max_seq_length=encoder.max_length, model_kwargs=without_pooler)
+        pooling = Pooling(encoder.dimension, encoder.pooling)
+        # "document" is what encode_document looks for first; left out, an empty one would be stored.
+        prompts = {str(kind): prompt for kind, prompt in encoder.prompts.items()}
+        prompts["document"] = encoder.prompts["passage"]
+        model = SentenceTransformer(modules=[transformer, pooling, Normalize()], prompts=prompts, device="cpu")
         try:
             model.save_pretrained(str(partial), create_model_card=False, safe_serialization=True)
+            _store_model_options(partial / "sentence_bert_config.json", without_pooler)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _store_model_options(path: Path, options: dict[str, bool]) -> None:
+    """Let whoever loads the model build it with the same options; sentence-transformers reads but does not write them.
+
+    Otherwise a pooling layer that no one uses is made up at random on loading, with a warning about missing weights.
+    """
+    config = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**config, "model_kwargs": options})

@@ -29,9 +29,12 @@ def check(config: Mapping[str, Any]) -> None:
         (0 <= optimizer["warmup_fraction"] <= 1, "optimizer.warmup_fraction", "between 0 and 1"),
         (config["negatives"]["random"] >= 0, "negatives.random", "0 or more"),
         (bool(evaluation["suites"]), "evaluation.suites", "at least one suite"),
-        (_has_both_kinds(evaluation["suites"]) or not isinstance(weights, list), "export.interpolation",
-         "one weight: to choose among several, evaluation.suites needs a suite whose name starts with 'retention' "
-         "and another"),
+        (
+            _has_both_kinds(evaluation["suites"]) or not isinstance(weights, list),
+            "export.interpolation",
+            "one weight: to choose among several, evaluation.suites needs a suite whose name starts with 'retention' "
+            "and another",
+        ),
         (export["max_drop"] >= 0, "export.max_drop", "0 or more"),
     ]
     for holds, key, expected in rules:

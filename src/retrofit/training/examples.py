@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from retrofit.evaluation.evaluate import RESULT_SCHEMA
 
-KEYS = [name for name in RESULT_SCHEMA.names[:5]]
+KEYS = RESULT_SCHEMA.names[:5]
 
 
 def example_queries(table: pa.Table, results: Mapping[str, pa.Table], suite: str = "held_out") -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ class Candidate:
     Attributes:
         weight: 0 is the base, 1 the retrofitted weights.
         gain: mean change over the suites of the training domain.
-        retention: mean change over the suites whose name starts with ``retention``.
+        retention: change of the suite that fell most among those whose name starts with ``retention``.
         languages_down: how many languages of the training-domain suites fell.
     """
 
@@ -35,15 +35,17 @@ class Candidate:
 def judge(weight: float, base: pa.Table, interpolated: pa.Table) -> Candidate:
     """Return what per-query validation results of the base and of interpolated weights say about a weight."""
     metrics = metrics_frame({"base": base, "retrofitted": interpolated}, trained_on=())
-    change = {suite: suite_mean(metrics, "retrofitted", suite) - suite_mean(metrics, "base", suite)
-              for suite in metrics["suite"].unique()}
+    change = {
+        suite: suite_mean(metrics, "retrofitted", suite) - suite_mean(metrics, "base", suite)
+        for suite in metrics["suite"].unique()
+    }
     retention = [value for suite, value in change.items() if suite.startswith("retention")]
     domain = {suite: value for suite, value in change.items() if not suite.startswith("retention")}
     down = sum(int((language_means(metrics, suite)["gain"] < 0).sum()) for suite in domain)
     return Candidate(
         weight,
         gain=sum(domain.values()) / max(1, len(domain)),
-        retention=sum(retention) / max(1, len(retention)),
+        retention=min(retention, default=0.0),
         languages_down=down,
     )
 
@@ -91,8 +93,13 @@ def try_weights(
     candidates = []
     for weight in weights:
         candidate = judge(weight, base, evaluate_at(weight))
-        log.info("interpolation %.2f: validation gain %+.4f, retention %+.4f, %d languages down",
-                 weight, candidate.gain, candidate.retention, candidate.languages_down)
+        log.info(
+            "interpolation %.2f: validation gain %+.4f, retention %+.4f, %d languages down",
+            weight,
+            candidate.gain,
+            candidate.retention,
+            candidate.languages_down,
+        )
         candidates.append(candidate)
     chosen = choose_weight(candidates, max_drop)
     return chosen, candidates_frame(candidates, chosen)

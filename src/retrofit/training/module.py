@@ -65,8 +65,8 @@ class RetrievalModule(pl.LightningModule):
         embeddings = self.embed(batch.token_ids)
         queries, passages = embeddings[: batch.n_queries], embeddings[batch.n_queries :]
         with torch.autocast(self.device.type, enabled=False):
-            loss = self.loss(queries, passages, batch.relevance.to(self.device))
-        return loss  # type: ignore[no-any-return]
+            loss: Tensor = self.loss(queries, passages, batch.relevance.to(self.device))
+        return loss
 
     def on_train_batch_start(self, batch: TokenBatch, batch_idx: int) -> None:
         """Seed dropout from the run's seed and the step."""

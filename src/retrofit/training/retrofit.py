@@ -16,8 +16,6 @@ import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 
-from torch import Tensor
-
 from retrofit.artefacts import ArtefactStore, write_json, write_text
 from retrofit.data.batching import PlannedBatches
 from retrofit.data.records import read_pairs
@@ -84,17 +82,35 @@ class Job:
             config["seed"],
         )
         if len(selected) < 2:
-            raise UserError("the selection is empty: no training pair has these tasks in these languages "
-                            "(task_mix.tasks, languages.languages)")
+            raise UserError(
+                "the selection is empty: no training pair has these tasks in these languages "
+                "(task_mix.tasks, languages.languages)"
+            )
         evaluation = config["evaluation"]
         settings = EncodingSettings(resolve_precision(evaluation["precision"]), evaluation["token_budget"])
-        return cls(config, run, ArtefactStore(Path(config["paths"]["cache"])), checkpoint,
-                   weights_fingerprint(checkpoint), table, source.name, selected, settings)
+        return cls(
+            config,
+            run,
+            ArtefactStore(Path(config["paths"]["cache"])),
+            checkpoint,
+            weights_fingerprint(checkpoint),
+            table,
+            source.name,
+            selected,
+            settings,
+        )
 
-    def encoder(self, folder: Path | None = None) -> BiEncoder:
-        """Return the bi-encoder of the base checkpoint, or of another folder with the same settings."""
+    def encoder(self, folder: Path | None = None, **options: Any) -> BiEncoder:
+        """Return the bi-encoder of the base checkpoint, or of another folder with the same settings.
+
+        Args:
+            folder: the other folder.
+            options: further arguments of :meth:`BiEncoder.load`.
+        """
         model = self.config["model"]
-        return BiEncoder.load(folder or self.checkpoint, model["pooling"], model["prompts"], model["max_length"])
+        return BiEncoder.load(
+            folder or self.checkpoint, model["pooling"], model["prompts"], model["max_length"], **options
+        )
 
     def measure(self, encoder: BiEncoder, weights: str, label: str, *, validation: bool = False) -> pa.Table:
         """Return per-query results on the test split's suites, or on the smaller ones of the validation split."""
@@ -103,8 +119,17 @@ class Job:
         if validation:
             for suite in suites.values():
                 suite.update(evaluation["validation"])
-        return evaluate_suites(encoder, weights, self.table, self.data, suites,
-                               "validation" if validation else "test", self.settings, self.store, label)
+        return evaluate_suites(
+            encoder,
+            weights,
+            self.table,
+            self.data,
+            suites,
+            "validation" if validation else "test",
+            self.settings,
+            self.store,
+            label,
+        )
 
 
 def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
@@ -165,7 +190,7 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     """Return the encoder after training, resumed from the newest checkpoint where there is one."""
     config, run = job.config, job.run
     pl.seed_everything(config["seed"], verbose=False)
-    encoder = job.encoder()
+    encoder = job.encoder(attention=config["trainer"]["attention"], dropout=config["model"]["dropout"])
     apply_adapter(encoder, instantiate(config["adapter"]["config"]))
     encoder.train()
     batches = planned_batches(config, job.selected, encoder)
@@ -180,8 +205,13 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
         seed=config["seed"],
     )
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    log.info("training %d pairs in %d steps; %.2f million of %.1f million weights learn",
-             len(job.selected), len(batches), trainable / 1e6, sum(p.numel() for p in module.parameters()) / 1e6)
+    log.info(
+        "training %d pairs in %d steps; %.2f million of %.1f million weights learn",
+        len(job.selected),
+        len(batches),
+        trainable / 1e6,
+        sum(p.numel() for p in module.parameters()) / 1e6,
+    )
     precision = resolve_precision(trainer_config["precision"], "cuda" if torch.cuda.is_available() else "cpu")
     trainer = pl.Trainer(
         accelerator=trainer_config["accelerator"],
@@ -217,8 +247,14 @@ def planned_batches(config: Mapping[str, Any], selected: pa.Table, encoder: BiEn
     batching = config["batching"]
     steps = batching["steps"] or max(1, round(batching["epochs"] * len(selected) / batching["batch_size"]))
     try:
-        plan = SamplingPlan(strata(selected), batching["batch_size"], steps, batching["alpha"], config["seed"],
-                            config["task_mix"]["weights"])
+        plan = SamplingPlan(
+            strata(selected),
+            batching["batch_size"],
+            steps,
+            batching["alpha"],
+            config["seed"],
+            config["task_mix"]["weights"],
+        )
     except ValueError as error:
         raise UserError(f"{error} (data_scale.pairs_per_language, task_mix.tasks, languages.languages)") from error
     return PlannedBatches(
@@ -254,8 +290,12 @@ def _write_results(
     figures = {
         "headline": headline(metrics),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "machine": {"torch": torch.__version__, "python": platform.python_version(), "threads": torch.get_num_threads(),
-                    "evaluation_precision": job.settings.precision},
+        "machine": {
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "threads": torch.get_num_threads(),
+            "evaluation_precision": job.settings.precision,
+        },
     }
     for model, table in results.items():
         pq.write_table(table, path / f"queries_{model}.parquet", compression="zstd")

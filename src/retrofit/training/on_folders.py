@@ -1,0 +1,59 @@
+"""A finished run measured on data it did not come with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from retrofit.artefacts import ArtefactStore, fingerprint, write_text
+from retrofit.errors import UserError
+from retrofit.evaluation.evaluate import EncodingSettings
+from retrofit.evaluation.suites import evaluate_tasks
+from retrofit.evaluation.summary import metrics_frame
+from retrofit.evaluation.tasks import folder_fingerprint, tasks_from_beir
+from retrofit.instantiation import instantiate
+from retrofit.models.bi_encoder import BiEncoder
+from retrofit.models.checkpoints import weights_fingerprint
+from retrofit.models.precision import resolve_precision
+from retrofit.training.run_folder import RunFolder
+
+
+def evaluate_on_folders(config: Mapping[str, Any]) -> Iterator[Path]:
+    """Measure every run on every folder and yield ``<run>/evaluation_<folder>.csv``, long form like ``metrics.csv``.
+
+    What was measured before on the same weights and texts is read from the cache.
+
+    Args:
+        config: the resolved configuration of ``retrofit evaluate``.
+
+    Raises:
+        UserError: no run or folder is named, a run is not finished, or a folder cannot be read.
+    """
+    for key in ("runs", "folders"):
+        if not config[key]:
+            raise UserError(f"{key}=[]: expected at least one folder")
+    settings = EncodingSettings(resolve_precision(config["precision"]), config["token_budget"])
+    store = ArtefactStore(Path(config["paths"]["cache"]))
+    for path in map(Path, config["runs"]):
+        if not RunFolder(path).is_finished:
+            raise UserError(f"{path}: not the folder of a finished run (runs)")
+        run_config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+        models = {"base": Path(instantiate(run_config["model"]["checkpoint"])), "retrofitted": RunFolder(path).model}
+        for folder in map(Path, config["folders"]):
+            tasks = tasks_from_beir(folder, folder.name, config["max_queries"])
+            data = fingerprint({"folder": folder_fingerprint(folder), "max_queries": config["max_queries"]})
+            results = {}
+            for name, checkpoint in models.items():
+                model = run_config["model"]
+                encoder = BiEncoder.load(checkpoint, model["pooling"], model["prompts"], model["max_length"])
+                weights = weights_fingerprint(checkpoint)
+                results[name] = evaluate_tasks(
+                    encoder, weights, tasks, data, settings, store, f"{name} on {folder.name}"
+                )
+            metrics = metrics_frame(results, trained_on=())
+            table = path / f"evaluation_{folder.resolve().name}.csv"
+            write_text(table, metrics.to_csv(index=False, float_format="%.6f"))
+            yield table
