@@ -2,8 +2,8 @@
 
     python benchmarks/attention.py
 
-Both implementations take turns on the same texts, LoRA on every linear layer, bfloat16 where the CPU computes in it; the
-medians and the ratio of each turn's two times go to ``benchmarks/attention.csv``.
+Both implementations take turns on the same texts, with LoRA on every linear layer, in bfloat16 where the CPU has it;
+the medians and the ratio of each turn's two times go to ``benchmarks/attention.csv``.
 """
 
 from __future__ import annotations

@@ -39,11 +39,13 @@ class TokenBatch:
         token_ids: one list of token ids a text: all queries, then all passages.
         n_queries: how many of the texts are queries.
         relevance: int8 ``[queries, passages]``.
+        anchors: one list of token ids for each text whose embedding should stay where the base has it; may be empty.
     """
 
     token_ids: list[list[int]]
     n_queries: int
     relevance: Tensor
+    anchors: list[list[int]]
 
 
 def text_batch(
@@ -95,16 +97,27 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
         plan: which rows form which batch.
         tokenize: turns texts of a kind into token ids.
         random_negatives: passages of the same task and language drawn for each query besides the in-batch ones.
-        seed: of that draw.
+        anchors: pairs of ``PAIR_SCHEMA`` that lend their texts as anchors, None where there are none.
+        n_anchors: anchor texts a step.
+        seed: of both draws.
     """
 
     def __init__(
-        self, table: pa.Table, plan: SamplingPlan, tokenize: Tokenize, random_negatives: int = 0, seed: int = 0
+        self,
+        table: pa.Table,
+        plan: SamplingPlan,
+        tokenize: Tokenize,
+        random_negatives: int = 0,
+        anchors: pa.Table | None = None,
+        n_anchors: int = 0,
+        seed: int = 0,
     ) -> None:
         self.table = table
         self.plan = plan
         self.tokenize = tokenize
         self.random_negatives = random_negatives
+        self.anchors = anchors
+        self.n_anchors = n_anchors
         self.seed = seed
 
     def __len__(self) -> int:
@@ -115,7 +128,7 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
         rows = self.table.take(planned.rows).to_pylist()
         texts = text_batch(rows, planned.visits.tolist(), self._draw(step, planned))
         token_ids = self.tokenize(texts.queries, "query") + self.tokenize(texts.passages, "passage")
-        return TokenBatch(token_ids, len(texts.queries), texts.relevance)
+        return TokenBatch(token_ids, len(texts.queries), texts.relevance, self._anchor_token_ids(step))
 
     def _draw(self, step: int, planned: PlannedBatch) -> list[tuple[str, str]]:
         """Return positives of other pairs of the batch's stratum; the relevance matrix masks those that answer."""
@@ -126,3 +139,13 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
         drawn = generator.choice(pool, size=min(len(pool), self.random_negatives * len(planned.rows)), replace=False)
         others = self.table.take(drawn).to_pylist()
         return [(other["positive_ids"][0], other["positives"][0]) for other in others]
+
+    def _anchor_token_ids(self, step: int) -> list[list[int]]:
+        if self.anchors is None or self.n_anchors == 0:
+            return []
+        generator = np.random.default_rng([self.seed, 3, step])
+        drawn = generator.choice(len(self.anchors), size=min(len(self.anchors), self.n_anchors), replace=False)
+        rows = self.anchors.take(drawn).to_pylist()
+        queries = [row["query"] for row in rows[::2]]
+        passages = [row["positives"][0] for row in rows[1::2]]
+        return self.tokenize(queries, "query") + (self.tokenize(passages, "passage") if passages else [])

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,16 +76,14 @@ class Pair:
 
 def to_table(pairs: Iterable[Pair]) -> pa.Table:
     """Return pairs as an Arrow table of ``PAIR_SCHEMA``, identifiers filled in."""
-    rows = [
-        asdict(pair)
-        | {
-            "query_id": pair.query_id,
-            "positive_ids": [content_id(text) for text in pair.positives],
-            "negative_ids": [content_id(text) for text in pair.negatives],
-        }
-        for pair in pairs
-    ]
-    return pa.Table.from_pylist(rows, schema=PAIR_SCHEMA)
+    pairs = list(pairs)
+    columns: dict[str, list[Any]] = {
+        "query_id": [pair.query_id for pair in pairs],
+        "positive_ids": [[content_id(text) for text in pair.positives] for pair in pairs],
+        "negative_ids": [[content_id(text) for text in pair.negatives] for pair in pairs],
+    }
+    columns |= {name: [getattr(pair, name) for pair in pairs] for name in PAIR_SCHEMA.names if name not in columns}
+    return pa.Table.from_pydict(columns, schema=PAIR_SCHEMA)
 
 
 def write_pairs(path: Path, table: pa.Table) -> None:

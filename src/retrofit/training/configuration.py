@@ -14,7 +14,7 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the first rule that is broken, with the key to change.
     """
-    batching, loss, export = config["batching"], config["loss"], config["export"]
+    batching, loss, anchor, export = config["batching"], config["loss"], config["anchor"], config["export"]
     optimizer, evaluation = config["optimizer"], config["evaluation"]
     weights = export["interpolation"]
     rules = [
@@ -28,6 +28,13 @@ def check(config: Mapping[str, Any]) -> None:
         (0 <= loss["symmetric_weight"] <= 1, "loss.symmetric_weight", "between 0 and 1"),
         (0 <= optimizer["warmup_fraction"] <= 1, "optimizer.warmup_fraction", "between 0 and 1"),
         (config["negatives"]["random"] >= 0, "negatives.random", "0 or more"),
+        (anchor["weight"] >= 0, "anchor.weight", "0 or more"),
+        (anchor["texts"] >= 0, "anchor.texts", "0 or more"),
+        (
+            not anchor["texts"] or config["adapter"]["config"] is not None,
+            "anchor.texts",
+            "0 with adapter=full: the base is what is left when the adapter is switched off (anchor=none)",
+        ),
         (bool(evaluation["suites"]), "evaluation.suites", "at least one suite"),
         (
             _has_both_kinds(evaluation["suites"]) or not isinstance(weights, list),
@@ -36,6 +43,7 @@ def check(config: Mapping[str, Any]) -> None:
             "and another",
         ),
         (export["max_drop"] >= 0, "export.max_drop", "0 or more"),
+        (0 <= export["gain_share"] <= 1, "export.gain_share", "between 0 and 1"),
     ]
     for holds, key, expected in rules:
         if not holds:

@@ -22,6 +22,7 @@ class RetrievalModule(pl.LightningModule):
     Attributes:
         encoder: the bi-encoder; what its backbone lets learn is trained.
         loss: takes query embeddings, passage embeddings and relevance.
+        anchor_weight: factor on the mean of ``1 - cosine`` between the anchors' embeddings and the base's.
         chunk_tokens: tokens, padding counted, that go through the backbone at once.
         warmup_fraction: share of all steps over which the learning rate rises from zero.
         seed: of dropout; every step seeds itself, so a resumed run draws the same masks.
@@ -32,6 +33,7 @@ class RetrievalModule(pl.LightningModule):
         encoder: BiEncoder,
         loss: nn.Module,
         optimizer: OptimizerFactory,
+        anchor_weight: float,
         total_steps: int,
         warmup_fraction: float,
         chunk_tokens: int,
@@ -40,6 +42,7 @@ class RetrievalModule(pl.LightningModule):
         super().__init__()
         self.encoder = encoder
         self.loss = loss
+        self.anchor_weight = anchor_weight
         self.chunk_tokens = chunk_tokens
         self.warmup_fraction = warmup_fraction
         self.total_steps = total_steps
@@ -62,11 +65,25 @@ class RetrievalModule(pl.LightningModule):
 
     def training_step(self, batch: TokenBatch, _batch_index: int) -> Tensor:
         """Return the loss of a step, a scalar."""
-        embeddings = self.embed(batch.token_ids)
-        queries, passages = embeddings[: batch.n_queries], embeddings[batch.n_queries :]
+        embeddings = self.embed(batch.token_ids + batch.anchors)
+        queries, passages, anchors = embeddings.tensor_split((batch.n_queries, len(batch.token_ids)))
         with torch.autocast(self.device.type, enabled=False):
             loss: Tensor = self.loss(queries, passages, batch.relevance.to(self.device))
+            if batch.anchors:
+                loss = loss + self.anchor_weight * self.drift(anchors, batch.anchors)
         return loss
+
+    def drift(self, embeddings: Tensor, token_ids: list[list[int]]) -> Tensor:
+        """Return the mean of ``1 - cosine`` to the base's embeddings of the same texts, a scalar.
+
+        Args:
+            embeddings: float ``[texts, dimension]``, unit length.
+            token_ids: the texts.
+        """
+        precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.trainer.precision == "bf16-mixed")
+        with torch.no_grad(), precision, self.encoder.backbone.disable_adapter():
+            base = self.embed(token_ids)
+        return 1 - (embeddings * base).sum(dim=1).mean()
 
     def on_train_batch_start(self, batch: TokenBatch, batch_idx: int) -> None:
         """Seed dropout from the run's seed and the step."""

@@ -100,16 +100,21 @@ class Job:
             settings,
         )
 
-    def encoder(self, folder: Path | None = None, **options: Any) -> BiEncoder:
+    def encoder(self, folder: Path | None = None, dropout: float | None = None) -> BiEncoder:
         """Return the bi-encoder of the base checkpoint, or of another folder with the same settings.
 
         Args:
             folder: the other folder.
-            options: further arguments of :meth:`BiEncoder.load`.
+            dropout: in training; None keeps the checkpoint's.
         """
         model = self.config["model"]
         return BiEncoder.load(
-            folder or self.checkpoint, model["pooling"], model["prompts"], model["max_length"], **options
+            folder or self.checkpoint,
+            model["pooling"],
+            model["prompts"],
+            model["max_length"],
+            self.config["trainer"]["attention"],
+            dropout,
         )
 
     def measure(self, encoder: BiEncoder, weights: str, label: str, *, validation: bool = False) -> pa.Table:
@@ -179,7 +184,7 @@ def _train_and_export(job: Job, mirror: WandbMirror) -> None:
 
     export = config["export"]
     chosen, candidates = try_weights(
-        weights_to_try(export["interpolation"]), evaluate_at, base_validation, export["max_drop"]
+        weights_to_try(export["interpolation"]), evaluate_at, base_validation, export["max_drop"], export["gain_share"]
     )
     candidates.to_csv(run.path / "interpolation.csv", index=False)
     log.info("interpolation %.2f chosen (run folder: interpolation.csv)", chosen.weight)
@@ -190,15 +195,18 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     """Return the encoder after training, resumed from the newest checkpoint where there is one."""
     config, run = job.config, job.run
     pl.seed_everything(config["seed"], verbose=False)
-    encoder = job.encoder(attention=config["trainer"]["attention"], dropout=config["model"]["dropout"])
+    encoder = job.encoder(dropout=config["model"]["dropout"])
     apply_adapter(encoder, instantiate(config["adapter"]["config"]))
     encoder.train()
-    batches = planned_batches(config, job.selected, encoder)
+    anchor = config["anchor"]
+    anchors = select(job.table, "train", anchor["tasks"]) if anchor["texts"] else None
+    batches = planned_batches(config, job.selected, anchors, encoder)
     batching, trainer_config = config["batching"], config["trainer"]
     module = RetrievalModule(
         encoder,
         instantiate(config["loss"]),
         instantiate(config["optimizer"]["optimizer"]),
+        anchor_weight=config["anchor"]["weight"],
         total_steps=len(batches),
         warmup_fraction=config["optimizer"]["warmup_fraction"],
         chunk_tokens=batching["chunk_tokens"],
@@ -236,12 +244,15 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     return encoder.eval()
 
 
-def planned_batches(config: Mapping[str, Any], selected: pa.Table, encoder: BiEncoder) -> PlannedBatches:
+def planned_batches(
+    config: Mapping[str, Any], selected: pa.Table, anchors: pa.Table | None, encoder: BiEncoder
+) -> PlannedBatches:
     """Return the batches of all steps of a run.
 
     Args:
-        config: the resolved configuration; ``batching``, ``task_mix``, ``negatives`` and ``seed`` are read.
+        config: the resolved configuration; ``batching``, ``task_mix``, ``negatives``, ``anchor`` and ``seed`` are read.
         selected: the pairs that train.
+        anchors: the pairs that lend their texts as anchors.
         encoder: tokenises.
     """
     batching = config["batching"]
@@ -262,6 +273,8 @@ def planned_batches(config: Mapping[str, Any], selected: pa.Table, encoder: BiEn
         plan,
         lambda texts, kind: encoder.tokenize(texts, kind, batching["max_length"]),
         random_negatives=config["negatives"]["random"],
+        anchors=anchors,
+        n_anchors=config["anchor"]["texts"],
         seed=config["seed"],
     )
 

@@ -63,6 +63,7 @@ ROWS = {
     "issue_fix": 5_810,
     "title_body": 13_369,
     "definition": 23_582,
+    "lead_sentence": 18_270,
     "utterance": 20_425,
     "emoji_name": 21_120,
 }

@@ -2,7 +2,9 @@ import json
 import zipfile
 from pathlib import Path
 
-from retrofit.data.embedded.leads import read_leads, read_passages
+import pytest
+
+from retrofit.data.embedded.leads import read_leads, read_passages, take_sentence
 
 
 def make(path: Path, files: dict[str, dict[str, dict[str, str]]]) -> Path:
@@ -47,3 +49,30 @@ def test_a_description_of_four_articles_is_no_query(tmp_path: Path) -> None:
     reading = read_leads(make(tmp_path / "wiki.whl", {"en-us": actors}))
     assert reading.pairs() == []
     assert reading.dropped["definition", "en", "ambiguous description"] == 4
+
+
+@pytest.mark.parametrize(
+    ("extract", "sentences"),
+    [
+        ("Opera is a form of theatre. It began in Italy with a work by J. Peri, c. 1597, now lost.", 2),
+        ("El cine nació en 1895. Los hermanos Lumière mostraron sus películas en un café de París.", 2),
+        ("Too short a text to spare a sentence. Or is it?", 0),
+        ("One long sentence that stands alone and therefore names all that there is to be named here.", 0),
+    ],
+)
+def test_a_sentence_is_taken_out_of_its_paragraph(extract: str, sentences: int) -> None:
+    taken = take_sentence(extract)
+    if not sentences:
+        assert taken is None
+        return
+    assert taken is not None
+    sentence, rest = taken
+    assert rest == extract.split(". ")[0] + "."
+    assert f"{rest} {sentence}" == extract
+
+
+def test_a_taken_sentence_asks_for_the_rest(tmp_path: Path) -> None:
+    first, second = "Opera is a form of theatre with music.", "Its singers are heard without any amplification at all."
+    wheel = make(tmp_path / "wiki.whl", {"en-us": article("Opera", f"{first} {second}", "Stage art")})
+    [pair] = [pair for pair in read_leads(wheel).pairs() if pair.task == "lead_sentence"]
+    assert (pair.query, pair.positives, pair.group) == (second, (first,), "opera")

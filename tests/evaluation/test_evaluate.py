@@ -1,0 +1,199 @@
+"""Evaluation: exact search, every text encoded once, and results that are what score_run says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retrofit.artefacts import ArtefactStore
+from retrofit.data.records import content_id, read_pairs
+from retrofit.evaluation.evaluate import (
+    RESULT_SCHEMA,
+    TOP_K,
+    EmbeddedTexts,
+    EncodingSettings,
+    evaluate,
+    read_results,
+    search,
+    write_results,
+)
+from retrofit.evaluation.metrics import METRICS, score_run
+from retrofit.evaluation.suites import evaluate_suites, state_fingerprint
+from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
+from retrofit.models.bi_encoder import BiEncoder
+
+SETTINGS = EncodingSettings("float32", 512)
+
+
+def embedded(texts: Sequence[str], seed: int) -> EmbeddedTexts:
+    vectors = np.random.default_rng(seed).normal(size=(len(texts), 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return EmbeddedTexts({content_id(text): row for row, text in enumerate(texts)}, vectors)
+
+
+@pytest.mark.parametrize("size", [3, TOP_K, 250])
+def test_search_is_exact(size: int) -> None:
+    all_passages = [f"p{number}" for number in range(300)]
+    queries, passages = embedded(["x", "y", "z"], 0), embedded(all_passages, 1)
+    wanted = np.random.default_rng(2).permutation(300)[:size]
+    corpus = {f"id {row}": f"p{row}" for row in wanted}
+    task = RetrievalTask("s", "t", "en", "en", {"1": "z", "2": "x"}, corpus, {"1": {}, "2": {}})
+    run = search(queries, passages, task)
+    assert list(run) == ["1", "2"]
+    for query_id, row in (("1", 2), ("2", 0)):
+        scores = {f"id {column}": float(passages.vectors[column] @ queries.vectors[row]) for column in wanted}
+        best = sorted(scores, key=scores.__getitem__, reverse=True)[:TOP_K]
+        assert list(run[query_id]) == best
+        assert run[query_id] == pytest.approx({key: scores[key] for key in best}, abs=1e-6)
+
+
+class Recording:
+    """An encoder that remembers what it was asked to encode."""
+
+    def __init__(self, encoder: BiEncoder) -> None:
+        self.encoder = encoder
+        self.asked: dict[str, list[str]] = {"query": [], "passage": []}
+        self.pooling, self.prompts, self.max_length = encoder.pooling, encoder.prompts, encoder.max_length
+
+    def encode(self, texts: Sequence[str], kind: Any, *arguments: Any, **options: Any) -> np.ndarray:
+        self.asked[kind] += texts
+        return self.encoder.encode(texts, kind, *arguments, **options)
+
+
+@pytest.fixture
+def tasks(corpus: Path) -> list[RetrievalTask]:
+    table = read_pairs(corpus / "pairs.parquet")
+    return tasks_from_pairs(table, "held_out", "test", ["field_help", "title_body", "bitext"], "language", None, None)
+
+
+def test_every_text_is_encoded_once(encoder: BiEncoder, tasks: list[RetrievalTask]) -> None:
+    recording: Any = Recording(encoder)
+    evaluate(recording, tasks, SETTINGS)
+    for kind, groups in (
+        ("query", [task.queries for task in tasks]),
+        ("passage", [task.corpus for task in tasks]),
+    ):
+        asked = recording.asked[kind]
+        assert len(asked) == len(set(asked))
+        assert set(asked) == {text for group in groups for text in group.values()}
+    assert sum(len(task.corpus) for task in tasks) > len(recording.asked["passage"])
+
+
+def test_results_are_those_of_every_task_on_its_own(encoder: BiEncoder, tasks: list[RetrievalTask]) -> None:
+    results = evaluate(encoder, tasks, SETTINGS)
+    assert results.schema.equals(RESULT_SCHEMA)
+    rows = results.to_pylist()
+    assert len(rows) == sum(len(task.queries) for task in tasks)
+    found = {(row["task"], row["query_language"], row["document_language"], row["query_id"]): row for row in rows}
+    assert len(found) == len(rows)
+    for task in tasks:
+        queries = encoder.encode(list(task.queries.values()), "query")
+        passages = encoder.encode(list(task.corpus.values()), "passage")
+        scores = queries @ passages.T
+        ids = list(task.corpus)
+        run = {
+            query_id: dict(zip(ids, map(float, row), strict=True))
+            for query_id, row in zip(task.queries, scores, strict=True)
+        }
+        expected = score_run(task.qrels, run)
+        for query_id in task.queries:
+            row = found[task.task, task.query_language, task.document_language, query_id]
+            assert row["suite"] == "held_out"
+            for metric in METRICS:
+                assert row[metric] == pytest.approx(expected[metric][query_id], abs=1e-6)
+            best = sorted(run[query_id], key=run[query_id].__getitem__, reverse=True)[:5]
+            by_score = [run[query_id][passage_id] for passage_id in row["top_passage_ids"]]
+            assert by_score == pytest.approx([run[query_id][passage_id] for passage_id in best], abs=1e-5)
+
+
+def test_a_query_that_equals_its_passage_is_found(load_tiny: Any) -> None:
+    encoder = load_tiny(prompts={"query": "", "passage": ""})
+    texts = {content_id(text): text for text in ("the lamp", "お茶の時間", "Ein längerer Satz über Kaffee", "zz")}
+    qrels = {key: {key: 1} for key in texts}
+    task = RetrievalTask("s", "same", "en", "en", texts, texts, qrels)
+    rows = evaluate(encoder, [task], SETTINGS).to_pylist()
+    assert [row["top_passage_ids"][0] for row in rows] == list(texts)
+    assert all(row[metric] == 1 for row in rows for metric in METRICS)
+
+
+def test_results_survive_parquet(encoder: BiEncoder, tasks: list[RetrievalTask], tmp_path: Path) -> None:
+    results = evaluate(encoder, tasks[:2], SETTINGS)
+    write_results(tmp_path / "results.parquet", results)
+    assert read_results(tmp_path / "results.parquet").equals(results)
+
+
+SUITES: dict[str, dict[str, Any]] = {
+    "held_out": {"tasks": ["field_help"], "pool": "language", "max_queries": 2, "max_passages": None},
+    "retention_bitext": {"tasks": ["bitext"], "pool": "task", "max_queries": 2, "max_passages": 5},
+}
+
+
+def suites(encoder: Any, store: ArtefactStore, table: pa.Table, **changes: Any) -> pa.Table:
+    arguments = {
+        "weights": "w", "table": table, "data": "d", "suites": SUITES, "split": "test", "settings": SETTINGS,
+        "store": store, "label": "tiny", **changes,
+    }  # fmt: skip
+    return evaluate_suites(encoder, **arguments)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weights": "other"},
+        {"data": "other"},
+        {"split": "validation"},
+        {"settings": EncodingSettings("float32", 1024)},
+        {"suites": {name: suite | {"max_queries": 3} for name, suite in SUITES.items()}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_suites_are_measured_once_and_again_when_something_changes(
+    encoder: BiEncoder, corpus: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    table, store, recording = read_pairs(corpus / "pairs.parquet"), ArtefactStore(tmp_path), Recording(encoder)
+    first = suites(recording, store, table)
+    assert set(first["suite"].to_pylist()) == set(SUITES)
+    encoded = len(recording.asked["query"])
+    assert encoded > 0
+    assert suites(recording, store, table, label="another name").equals(first)
+    assert len(recording.asked["query"]) == encoded
+    suites(recording, store, table, **changes)
+    assert len(recording.asked["query"]) > encoded
+
+
+def test_a_suite_without_pairs_in_the_split_has_no_rows(encoder: BiEncoder, corpus: Path, tmp_path: Path) -> None:
+    import pyarrow.compute as pc
+
+    table = read_pairs(corpus / "pairs.parquet")
+    gone = pc.and_(pc.equal(table["task"], "bitext"), pc.equal(table["split"], "test"))
+    results = suites(encoder, ArtefactStore(tmp_path), table.filter(pc.invert(gone)))
+    assert set(results["suite"].to_pylist()) == {"held_out"}
+
+
+def test_states_between_two_models_are_told_apart() -> None:
+    states = {state_fingerprint(base, run, weight) for base in "ab" for run in "ab" for weight in (0.25, 0.5)}
+    assert len(states) == 8
+
+
+def test_equal_scores_are_ordered_alike_in_the_metrics_and_in_the_passages_shown() -> None:
+    class Constant:
+        def encode(self, texts: Sequence[str], *arguments: Any, **options: Any) -> np.ndarray:
+            return np.full((len(texts), 4), 0.5, dtype=np.float32)
+
+    encoder: Any = Constant()
+    ids = [f"p{number}" for number in range(9)]
+    task = RetrievalTask(
+        "s", "t", "en", "en", {f"q {answer}": f"query {answer}" for answer in ids},
+        {passage_id: f"text {passage_id}" for passage_id in ids}, {f"q {answer}": {answer: 1} for answer in ids},
+    )  # fmt: skip
+    for row in evaluate(encoder, [task], SETTINGS).to_pylist():
+        # pytrec_eval puts the larger id first.
+        assert row["top_passage_ids"] == ["p8", "p7", "p6", "p5", "p4"]
+        rank = 9 - int(row["query_id"][-1])
+        assert row["ndcg_at_10"] == pytest.approx(1 / np.log2(rank + 1))
+        assert row["mrr_at_10"] == pytest.approx(1 / rank)

@@ -1,0 +1,253 @@
+"""Retrieval tasks from the pairs table and from BEIR folders."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrofit.data.records import Pair, content_id, to_table
+from retrofit.errors import UserError
+from retrofit.evaluation.tasks import RetrievalTask, folder_fingerprint, tasks_from_beir, tasks_from_pairs
+
+
+def pair(query: str, *positives: str, task: str = "help", language: str = "en", document_language: str = "") -> Pair:
+    return Pair(query, positives, task, language, document_language or language, "made up", "g", "test")
+
+
+PAIRS = [
+    pair("q1", "a", "b"),
+    pair("q2", "c"),
+    pair("q1", "d", task="desc"),
+    pair("q3", "e", task="desc"),
+    pair("q1", "f", task="desc", language="de"),
+    pair("q4", "g", task="bitext", document_language="de"),
+    replace(pair("q5", "h"), split="train"),
+    pair("q6", "i", task="other"),
+]
+
+
+def built(pairs: list[Pair] = PAIRS, **options: Any) -> dict[tuple[str, str, str], RetrievalTask]:
+    arguments = {
+        "suite": "s", "split": "test", "tasks": ["help", "desc", "bitext"], "pool": "task",
+        "max_queries": None, "max_passages": None, **options,
+    }  # fmt: skip
+    tasks = tasks_from_pairs(to_table(pairs), **arguments)
+    return {(task.task, task.query_language, task.document_language): task for task in tasks}
+
+
+def answers(task: RetrievalTask) -> dict[str, set[str]]:
+    """Texts of the relevant passages by text of the query."""
+    return {
+        task.queries[query_id]: {task.corpus[passage_id] for passage_id, grade in judged.items() if grade > 0}
+        for query_id, judged in task.qrels.items()
+    }
+
+
+def test_a_pool_of_a_task_holds_its_own_passages() -> None:
+    tasks = built()
+    assert list(tasks) == sorted(tasks)
+    assert set(tasks) == {("help", "en", "en"), ("desc", "en", "en"), ("desc", "de", "de"), ("bitext", "en", "de")}
+    assert set(tasks["help", "en", "en"].corpus.values()) == {"a", "b", "c"}
+    assert set(tasks["bitext", "en", "de"].corpus.values()) == {"g"}
+    # "d" answers q1 as well, but is no passage of this pool.
+    assert answers(tasks["help", "en", "en"]) == {"q1": {"a", "b"}, "q2": {"c"}}
+    assert answers(tasks["desc", "de", "de"]) == {"q1": {"f"}}
+
+
+def test_a_pool_of_a_language_holds_the_passages_of_all_tasks_and_knows_all_answers() -> None:
+    tasks = built(pool="language")
+    english, german = {"a", "b", "c", "d", "e"}, {"f", "g"}
+    assert {key: set(task.corpus.values()) for key, task in tasks.items()} == {
+        ("bitext", "en", "de"): german,
+        ("desc", "de", "de"): german,
+        ("desc", "en", "en"): english,
+        ("help", "en", "en"): english,
+    }
+    assert answers(tasks["help", "en", "en"]) == {"q1": {"a", "b", "d"}, "q2": {"c"}}
+    assert answers(tasks["desc", "en", "en"]) == {"q1": {"a", "b", "d"}, "q3": {"e"}}
+    assert answers(tasks["bitext", "en", "de"]) == {"q4": {"g"}}
+    assert answers(tasks["desc", "de", "de"]) == {"q1": {"f"}}
+
+
+def test_identifiers_are_content_hashes() -> None:
+    task = built()["help", "en", "en"]
+    assert task.suite == "s"
+    assert all(passage_id == content_id(text) for passage_id, text in task.corpus.items())
+    assert all(query_id == content_id(text, "en") for query_id, text in task.queries.items())
+
+
+def test_other_splits_give_no_passage() -> None:
+    assert {task.suite for task in built(split="train", pool="language").values()} == {"s"}
+    (task,) = built(split="train", pool="language").values()
+    assert list(task.corpus.values()) == ["h"]
+    assert built(split="validation") == {}
+
+
+def test_an_unknown_task_is_an_error_that_names_the_key_of_the_suite() -> None:
+    with pytest.raises(UserError) as caught:
+        built(tasks=["help", "halp"])
+    assert "halp" in str(caught.value)
+    assert "evaluation.suites.s.tasks" in str(caught.value)
+    assert "task_mix" not in str(caught.value)
+
+
+BOTH = ["help", "desc"]
+MANY = [pair(f"q{n}", f"a{n}", *([f"b{n}"] if n % 3 == 0 else []), task=("help", "desc")[n % 2]) for n in range(40)]
+
+
+@pytest.mark.parametrize("pool", ["language", "task"])
+def test_max_queries_draws_queries_of_each_stratum(pool: str) -> None:
+    whole, drawn = built(MANY, tasks=BOTH, pool=pool), built(MANY, tasks=BOTH, pool=pool, max_queries=5)
+    assert drawn == built(MANY[::-1], tasks=BOTH, pool=pool, max_queries=5)
+    for key, task in drawn.items():
+        assert len(task.queries) == 5
+        assert task.qrels.keys() == task.queries.keys()
+        assert set(task.queries.items()) < set(whole[key].queries.items())
+        assert task.corpus == whole[key].corpus
+    other = built(MANY, tasks=BOTH, pool=pool, max_queries=5, seed=1)
+    assert [set(task.queries) for task in other.values()] != [set(task.queries) for task in drawn.values()]
+
+
+@given(
+    pool=st.sampled_from(["language", "task"]),
+    max_queries=st.one_of(st.none(), st.integers(1, 12)),
+    max_passages=st.integers(1, 60),
+)
+@settings(deadline=None)
+def test_max_passages_keeps_every_answer(pool: str, max_queries: int | None, max_passages: int) -> None:
+    whole = built(MANY, tasks=BOTH, pool=pool, max_queries=max_queries)
+    reduced = built(MANY, tasks=BOTH, pool=pool, max_queries=max_queries, max_passages=max_passages)
+    wanted: dict[frozenset[str], set[str]] = {}
+    for task in whole.values():
+        wanted.setdefault(frozenset(task.corpus), set()).update(*task.qrels.values())
+    for key, task in reduced.items():
+        assert task.qrels == whole[key].qrels
+        assert all(set(judged) <= set(task.corpus) for judged in task.qrels.values())
+        assert set(task.corpus.items()) <= set(whole[key].corpus.items())
+        needed = len(wanted[frozenset(whole[key].corpus)])
+        assert len(task.corpus) == min(len(whole[key].corpus), max(needed, max_passages))
+
+
+def beir(
+    folder: Path,
+    corpus: list[Any],
+    queries: list[Any],
+    qrels: str,
+    *,
+    zipped: bool = False,
+) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    for name, rows in (("corpus.jsonl", corpus), ("queries.jsonl", queries)):
+        text = "".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
+        if zipped:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+        else:
+            (folder / name).write_text(text, encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text(qrels, encoding="utf-8")
+    return folder
+
+
+CORPUS = [{"_id": "d1", "title": "Tee", "text": "お茶"}, {"_id": "d2", "text": "קפה"}, {"_id": "d3", "text": "milk"}]
+QUERIES = [{"_id": "q1", "text": "tea"}, {"_id": "q2", "text": "coffee"}, {"_id": "q3", "text": "unjudged"}]
+QRELS = "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td3\t0\nq2\td2\t1\nq2\td3\t1\n"
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("header", [True, False])
+def test_a_beir_folder(tmp_path: Path, zipped: bool, header: bool) -> None:
+    qrels = QRELS if header else QRELS.split("\n", 1)[1]
+    (task,) = tasks_from_beir(beir(tmp_path / "drinks", CORPUS, QUERIES, qrels, zipped=zipped), "suite")
+    assert (task.suite, task.task, task.query_language, task.document_language) == (
+        "suite", "drinks", "unknown", "unknown",
+    )  # fmt: skip
+    assert task.corpus == {"d1": "Tee お茶", "d2": "קפה", "d3": "milk"}
+    assert task.queries == {"q1": "tea", "q2": "coffee"}
+    assert task.qrels == {"q1": {"d1": 2}, "q2": {"d2": 1, "d3": 1}}
+
+
+def test_max_queries_takes_the_first_of_the_folder(tmp_path: Path) -> None:
+    (task,) = tasks_from_beir(beir(tmp_path, CORPUS, QUERIES, QRELS), "suite", max_queries=1)
+    assert task.queries == {"q1": "tea"}
+    assert task.qrels.keys() == {"q1"}
+    assert len(task.corpus) == 3
+
+
+def test_subsets_are_searched_apart(tmp_path: Path) -> None:
+    corpus = [
+        {"_id": "d1", "text": "Tee", "lang": "de", "subset": "de"},
+        {"_id": "d2", "text": "tea", "lang": "en", "subset": "en"},
+    ]
+    queries = [
+        {"_id": "q1", "text": "Trank", "lang": "de", "subset": "de"},
+        {"_id": "q2", "text": "drink", "lang": "en", "subset": "en"},
+    ]
+    # q1's judgement of an English passage is outside its pool.
+    qrels = "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t1\nq2\td2\t1\n"
+    german, english = tasks_from_beir(beir(tmp_path, corpus, queries, qrels), "suite")
+    assert german.query_language == german.document_language == "de"
+    assert german.corpus == {"d1": "Tee"}
+    assert german.qrels == {"q1": {"d1": 1}}
+    assert english.corpus == {"d2": "tea"}
+    assert english.qrels == {"q2": {"d2": 1}}
+
+
+@pytest.mark.parametrize(
+    ("corpus", "queries", "qrels", "expected"),
+    [
+        ([CORPUS[0], "{"], QUERIES, QRELS, "corpus.jsonl, row 2: expected a JSON object with the strings _id and text"),
+        ([CORPUS[0], ""], QUERIES, QRELS, "corpus.jsonl, row 2: expected"),
+        ([CORPUS[0], [1, 2]], QUERIES, QRELS, "corpus.jsonl, row 2: expected"),
+        ([CORPUS[0], "null"], QUERIES, QRELS, "corpus.jsonl, row 2: expected"),
+        (CORPUS, [{"_id": 1, "text": "tea"}], QRELS, "queries.jsonl, row 1: expected"),
+        (CORPUS, [QUERIES[0], {"_id": "q2"}], QRELS, "queries.jsonl, row 2: expected"),
+        (CORPUS, [QUERIES[0], {"_id": "q2", "text": None}], QRELS, "queries.jsonl, row 2: expected"),
+        (CORPUS, QUERIES, QRELS + "q1\td9\t1\n", "test.tsv, row 6: passage d9 is in neither file"),
+        (CORPUS, QUERIES, QRELS + "q9\td1\t1\n", "test.tsv, row 6: query q9 is in neither file"),
+        (CORPUS, QUERIES, "q1\td1\n", "test.tsv, row 1: expected query-id, corpus-id and a whole-number score"),
+        (CORPUS, QUERIES, QRELS + "q1\td1\t0.5\n", "test.tsv, row 6: expected query-id"),
+        (CORPUS, QUERIES, QRELS + "q1\td1\t\n", "test.tsv, row 6: expected query-id"),
+        (CORPUS, QUERIES, QRELS + "q1\td1\t²\n", "test.tsv, row 6: expected query-id"),
+        (CORPUS, QUERIES, QRELS + "q1\td1\t--1\n", "test.tsv, row 6: expected query-id"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path: Path, corpus: list[Any], queries: list[Any], qrels: str, expected: str) -> None:
+    folder = beir(tmp_path, corpus, queries, qrels)
+    with pytest.raises(UserError) as caught:
+        tasks_from_beir(folder, "suite")
+    message = str(caught.value)
+    assert message.startswith(str(folder))
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_the_title_of_a_document_may_be_missing_but_not_be_a_number(tmp_path: Path) -> None:
+    folder = beir(tmp_path, [{"_id": "d1", "title": 3, "text": "x"}, *CORPUS[1:]], QUERIES, QRELS)
+    with pytest.raises(UserError, match=r"corpus\.jsonl, row 1"):
+        tasks_from_beir(folder, "suite")
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = beir(tmp_path, CORPUS, QUERIES, QRELS)
+    (folder / name).unlink()
+    with pytest.raises(UserError) as caught:
+        tasks_from_beir(folder, "suite")
+    assert str(folder / name) in str(caught.value)
+
+
+def test_a_folder_without_a_relevant_passage_has_no_task(tmp_path: Path) -> None:
+    assert tasks_from_beir(beir(tmp_path, CORPUS, QUERIES, "q1\td1\t0\n"), "suite") == []
+
+
+def test_the_fingerprint_of_a_folder_is_that_of_its_contents(tmp_path: Path) -> None:
+    first = folder_fingerprint(beir(tmp_path / "a", CORPUS, QUERIES, QRELS))
+    assert folder_fingerprint(beir(tmp_path / "b", CORPUS, QUERIES, QRELS)) == first
+    assert folder_fingerprint(beir(tmp_path / "c", CORPUS, QUERIES[:2], QRELS)) != first
+    assert folder_fingerprint(beir(tmp_path / "d", CORPUS, QUERIES, QRELS + "q3\td1\t1\n")) != first

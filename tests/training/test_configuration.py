@@ -1,0 +1,125 @@
+"""Every rule of the configuration: broken, it is an error of one line that names the key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from retrofit.errors import UserError
+from retrofit.training.configuration import check
+
+Compose = Callable[..., dict[str, Any]]
+
+
+@pytest.mark.parametrize("overrides", [(), ("experiment=smoke",), ("adapter=full", "loss=info_nce_symmetric")])
+def test_shipped_configurations_keep_the_rules(train_config: Compose, overrides: tuple[str, ...]) -> None:
+    check(train_config(*overrides))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "batching.batch_size=2",
+        "batching.steps=1",
+        "batching.epochs=0.1",
+        "batching.alpha=0",
+        "loss.symmetric_weight=1",
+        "optimizer.warmup_fraction=0",
+        "optimizer.warmup_fraction=1",
+        "export.max_drop=0",
+        "export.interpolation=0.5",
+        "export.gain_share=0",
+        "export.gain_share=1",
+        "anchor=base",
+        "batching.chunk_tokens=128",
+        "negatives.random=0",
+    ],
+)
+def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override: str) -> None:
+    check(train_config(override))
+
+
+@pytest.mark.parametrize(
+    ("key", "overrides"),
+    [
+        ("batching.batch_size", ["batching.batch_size=1"]),
+        ("batching.steps", ["batching.steps=0"]),
+        ("batching.steps", ["batching.steps=-3"]),
+        ("batching.epochs", ["batching.epochs=0"]),
+        ("batching.epochs", ["batching.epochs=-1"]),
+        ("batching.max_length", ["batching.max_length=7"]),
+        ("batching.chunk_tokens", ["batching.chunk_tokens=127"]),
+        ("batching.alpha", ["batching.alpha=-0.1"]),
+        ("loss.temperature", ["loss.temperature=0"]),
+        ("loss.temperature", ["loss.temperature=-0.02"]),
+        ("loss.symmetric_weight", ["loss.symmetric_weight=1.1"]),
+        ("loss.symmetric_weight", ["loss.symmetric_weight=-0.1"]),
+        ("optimizer.warmup_fraction", ["optimizer.warmup_fraction=1.5"]),
+        ("optimizer.warmup_fraction", ["optimizer.warmup_fraction=-0.5"]),
+        ("negatives.random", ["negatives.random=-1"]),
+        ("evaluation.suites", ["~evaluation.suites", "+evaluation.suites={}", "export=retrofitted"]),
+        ("export.interpolation", ["~evaluation.suites.held_out"]),
+        ("export.interpolation", ["evaluation.suites=null", "+evaluation.suites.held_out.pool=task"]),
+        ("export.max_drop", ["export.max_drop=-0.01"]),
+        ("export.gain_share", ["export.gain_share=1.01"]),
+        ("export.gain_share", ["export.gain_share=-0.5"]),
+        ("anchor.weight", ["anchor.weight=-1"]),
+        ("anchor.texts", ["anchor.texts=-1"]),
+        ("anchor.texts", ["anchor=base", "adapter=full"]),
+    ],
+)
+def test_a_broken_rule_names_its_key(train_config: Compose, key: str, overrides: list[str]) -> None:
+    config = train_config(*overrides)
+    with pytest.raises(UserError) as caught:
+        check(config)
+    message = str(caught.value)
+    assert message.startswith(f"{key}=")
+    assert ": expected " in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("key", "overrides"),
+    [
+        ("export.interpolation", ["export.interpolation=2"]),
+        ("export.interpolation", ["export.interpolation=[]"]),
+        ("export.interpolation", ["export.interpolation=[0,1]"]),
+    ],
+)
+def test_what_would_only_fail_after_the_training_is_found_before_it(
+    train_config: Compose, key: str, overrides: list[str]
+) -> None:
+    with pytest.raises(UserError, match=f"^{key}="):
+        check(train_config(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("key", "overrides"),
+    [
+        ("batching.batch_size", ["batching.batch_size=many"]),
+        ("batching.epochs", ["batching.epochs=null"]),
+        ("loss.temperature", ["loss.temperature=null"]),
+        ("trainer.checkpoint_every", ["trainer.checkpoint_every=0"]),
+        ("trainer.log_every", ["trainer.log_every=0"]),
+        ("data_scale.pairs_per_language", ["data_scale.pairs_per_language=0"]),
+        ("task_mix.weights", ["+task_mix.weights.field_help=-1"]),
+        ("task_mix.weights", ["task_mix=field_help", "+task_mix.weights.field_help=0"]),
+        ("task_mix.weights", ["+task_mix.weights.fild_help=2"]),
+        ("model.pooling", ["model.pooling=max"]),
+        ("evaluation.suites.held_out.pool", ["evaluation.suites.held_out.pool=langauge"]),
+        ("trainer.precision", ["trainer.precision=float16"]),
+        ("evaluation.precision", ["evaluation.precision=int8"]),
+        ("seed", ["seed=-1"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_values_that_cannot_be_carried_out_name_their_key(
+    train_config: Compose, key: str, overrides: list[str]
+) -> None:
+    """Without a rule each of these ends in a traceback, or silently trains something else than was asked."""
+    config = train_config(*overrides)
+    with pytest.raises(UserError) as caught:
+        check(config)
+    assert key in str(caught.value)

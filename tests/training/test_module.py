@@ -1,0 +1,317 @@
+"""The training step: chunking changes nothing, dropout replays, checkpoints hold what was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from retrofit.data.batching import PlannedBatches, TokenBatch
+from retrofit.data.records import read_pairs
+from retrofit.data.selection import select
+from retrofit.instantiation import instantiate
+from retrofit.losses.info_nce import InfoNCE
+from retrofit.models.adapters import apply_adapter
+from retrofit.models.bi_encoder import BiEncoder, pad
+from retrofit.training.callbacks import CURVE_COLUMNS, TrainingCurve, checkpoint_every
+from retrofit.training.datamodule import RetrievalDataModule
+from retrofit.training.module import RetrievalModule
+from retrofit.training.retrofit import planned_batches
+
+Load = Callable[..., BiEncoder]
+Compose = Callable[..., dict[str, Any]]
+STEPS = 6
+
+
+@pytest.fixture
+def config(train_config: Compose) -> dict[str, Any]:
+    return train_config("model=tiny", "batching.batch_size=4", f"batching.steps={STEPS}", "negatives=random")
+
+
+@pytest.fixture
+def batches(config: dict[str, Any], corpus: Path, encoder: BiEncoder) -> PlannedBatches:
+    table = select(read_pairs(corpus / "pairs.parquet"), "train")
+    return planned_batches(config, table, None, encoder)
+
+
+def adapted(load: Load, compose: Compose, adapter: str, **options: Any) -> BiEncoder:
+    encoder = load(**options)
+    torch.manual_seed(0)
+    apply_adapter(encoder, instantiate(compose(f"adapter={adapter}")["adapter"]["config"]))
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            if "lora_B" in name:
+                parameter += 0.05 * torch.randn_like(parameter)
+    return encoder
+
+
+def module_of(
+    encoder: BiEncoder, chunk_tokens: int = 256, seed: int = 0, loss: Any = None, anchor_weight: float = 0.0
+) -> RetrievalModule:
+    return RetrievalModule(
+        encoder,
+        loss or InfoNCE(0.05, 0.3),
+        lambda parameters: torch.optim.AdamW(parameters, lr=0.01),
+        anchor_weight=anchor_weight,
+        total_steps=STEPS,
+        warmup_fraction=0.2,
+        chunk_tokens=chunk_tokens,
+        seed=seed,
+    )
+
+
+def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora", "full"])
+@pytest.mark.parametrize("chunk_tokens", [1, 150, 100_000])
+def test_a_step_has_the_loss_and_gradient_of_one_plain_forward(
+    load_tiny: Load, train_config: Compose, batches: PlannedBatches, adapter: str, chunk_tokens: int
+) -> None:
+    encoder = adapted(load_tiny, train_config, adapter, dropout=0.0).train().double()
+    module, batch = module_of(encoder, chunk_tokens, loss=InfoNCE(0.5, 0.3)), batches[0]
+    loss = module.training_step(batch, 0)
+    loss.backward()
+    chunked = gradients(encoder)
+    encoder.zero_grad()
+
+    # No padding and no chunks here: every text by itself.
+    rows = []
+    for ids in batch.token_ids:
+        input_ids, mask = pad([ids], encoder.tokenizer.pad_token_id)
+        hidden = encoder.backbone(input_ids=input_ids, attention_mask=mask).last_hidden_state[0].mean(0)
+        rows.append((hidden / hidden.norm()).float())
+    embeddings = torch.stack(rows)
+    plain = module.loss(embeddings[: batch.n_queries], embeddings[batch.n_queries :], batch.relevance)
+    plain.backward()
+    assert loss.item() == pytest.approx(plain.item(), abs=1e-6)
+    expected = gradients(encoder)
+    assert chunked.keys() == expected.keys()
+    assert any(gradient.abs().max() > 1e-4 for gradient in expected.values())
+    for name, gradient in expected.items():
+        # Attention does not see a key's bias: its gradient is noise around zero.
+        torch.testing.assert_close(
+            chunked[name], gradient, atol=1e-6, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+def test_embeddings_come_in_the_order_of_the_texts(load_tiny: Load) -> None:
+    encoder = load_tiny()
+    texts = ["a longer text than the others", "b", "the third one", "d", "xyz"]
+    with torch.inference_mode():
+        embedded = module_of(encoder, chunk_tokens=40).embed(encoder.tokenize(texts, "query"))
+    np.testing.assert_allclose(embedded.numpy(), encoder.encode(texts, "query"), atol=1e-6)
+
+
+def run_step(module: RetrievalModule, batch: TokenBatch, step: int, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+    monkeypatch.setattr(RetrievalModule, "global_step", step)
+    module.on_train_batch_start(batch, step)
+    return module.training_step(batch, step).detach()
+
+
+def test_dropout_replays_by_seed_and_step(
+    load_tiny: Load, batches: PlannedBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, batch = module_of(load_tiny(dropout=0.3).train()), batches[0]
+    losses = [run_step(module, batch, step, monkeypatch) for step in (3, 4, 3)]
+    assert torch.equal(losses[0], losses[2])
+    assert not torch.equal(losses[0], losses[1])
+    other = module_of(load_tiny(dropout=0.3).train(), seed=1)
+    assert not torch.equal(run_step(other, batch, 3, monkeypatch), losses[0])
+    # What was drawn in between does not matter.
+    torch.rand(17)
+    again = module_of(load_tiny(dropout=0.3).train())
+    assert torch.equal(run_step(again, batch, 3, monkeypatch), losses[0])
+
+
+def fit(
+    module: RetrievalModule, batches: PlannedBatches, folder: Path, stop: int = STEPS, resume: Path | None = None
+) -> list[dict[str, float]]:
+    mirrored: list[dict[str, float]] = []
+    folder.mkdir(parents=True, exist_ok=True)
+
+    class StopAfter(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+            if trainer.global_step == stop < STEPS:
+                raise KeyError("killed")
+
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, gradient_clip_val=1.0, default_root_dir=folder,
+        callbacks=[
+            checkpoint_every(folder / "checkpoints", 2),
+            TrainingCurve(folder / "training_curve.csv", 2, mirrored.append),
+            StopAfter(),
+        ],
+    )  # fmt: skip
+    trainer.fit(module, datamodule=RetrievalDataModule(batches), ckpt_path=resume, weights_only=True)
+    return mirrored
+
+
+@pytest.mark.parametrize("stop", [3, 4, 5])
+def test_a_resumed_training_ends_with_the_weights_and_the_curve_of_an_uninterrupted_one(
+    load_tiny: Load, train_config: Compose, batches: PlannedBatches, tmp_path: Path, stop: int
+) -> None:
+    whole = module_of(adapted(load_tiny, train_config, "lora", dropout=0.2).train())
+    mirrored = fit(whole, batches, tmp_path / "whole")
+    curve = (tmp_path / "whole" / "training_curve.csv").read_text().splitlines()
+    assert curve[0] == ",".join(CURVE_COLUMNS)
+    assert [row["step"] for row in mirrored] == [2, 4, 6]
+    assert len(curve) == 4
+
+    folder = tmp_path / "parts"
+    with pytest.raises(KeyError, match="killed"):
+        fit(module_of(adapted(load_tiny, train_config, "lora", dropout=0.2).train()), batches, folder, stop)
+    (checkpoint,) = (folder / "checkpoints").glob("*.ckpt")
+    assert checkpoint.name == ("step=4.ckpt" if stop == 5 else "step=2.ckpt")
+    torch.rand(5)
+    resumed = module_of(adapted(load_tiny, train_config, "lora", dropout=0.2).train())
+    rows = fit(resumed, batches, folder, resume=checkpoint)
+    assert [row["step"] for row in rows] == ([6] if stop == 5 else [4, 6])
+    for (name, expected), parameter in zip(whole.named_parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(parameter, expected), name
+    again = (folder / "training_curve.csv").read_text().splitlines()
+    assert again[0] == curve[0]
+    assert [values(line) for line in again[1:]] == [values(line) for line in curve[1:]]
+
+
+def values(line: str) -> list[float]:
+    return [float(value) for value in line.split(",")[:3]]
+
+
+def test_steps_in_a_resumed_curve_are_spelled_as_in_an_uninterrupted_one(
+    load_tiny: Load, batches: PlannedBatches, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyError, match="killed"):
+        fit(module_of(load_tiny().train()), batches, tmp_path, stop=3)
+    (checkpoint,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    fit(module_of(load_tiny().train()), batches, tmp_path, resume=checkpoint)
+    curve = (tmp_path / "training_curve.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in curve] == ["step", "2", "4", "6"]
+
+
+def test_training_moves_what_is_trainable_and_nothing_else(
+    load_tiny: Load, train_config: Compose, batches: PlannedBatches, tmp_path: Path
+) -> None:
+    module = module_of(adapted(load_tiny, train_config, "lora", dropout=0.0).train())
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    fit(module, batches, tmp_path)
+    for name, parameter in module.named_parameters():
+        assert torch.equal(parameter, before[name]) is not parameter.requires_grad, name
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_a_checkpoint_holds_trainable_weights_only(
+    load_tiny: Load, train_config: Compose, batches: PlannedBatches, tmp_path: Path, adapter: str
+) -> None:
+    module = module_of(adapted(load_tiny, train_config, adapter).train())
+    fit(module, batches, tmp_path)
+    (checkpoint,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    assert checkpoint.name == f"step={STEPS}.ckpt"
+    stored = torch.load(checkpoint, weights_only=True)
+    trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    assert stored["state_dict"].keys() == trainable.keys()
+    for name, tensor in stored["state_dict"].items():
+        assert torch.equal(tensor, trainable[name])
+    assert not any("word_embeddings" in name for name in stored["state_dict"])
+
+
+def test_the_learning_rate_rises_and_falls_linearly() -> None:
+    encoder: Any = torch.nn.Linear(2, 2)
+    module = RetrievalModule(
+        encoder, InfoNCE(1.0), lambda parameters: torch.optim.SGD(parameters, lr=1.0), 0.0, 10, 0.2, 10, 0
+    )
+    configured = module.configure_optimizers()
+    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    assert configured["lr_scheduler"]["interval"] == "step"
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+    assert optimizer.param_groups[0]["lr"] == 0
+
+
+@pytest.fixture
+def anchored(train_config: Compose, corpus: Path, encoder: BiEncoder) -> PlannedBatches:
+    config = train_config(
+        "model=tiny", "batching.batch_size=4", f"batching.steps={STEPS}", "anchor=base", "anchor.texts=5"
+    )
+    table = read_pairs(corpus / "pairs.parquet")
+    return planned_batches(config, select(table, "train"), select(table, "train", ["definition"]), encoder)
+
+
+def test_anchors_are_drawn_by_seed_and_step(anchored: PlannedBatches, batches: PlannedBatches) -> None:
+    drawn = [anchored[step].anchors for step in range(STEPS)]
+    assert drawn == [anchored[step].anchors for step in range(STEPS)]
+    assert all(len(texts) == 5 for texts in drawn)
+    assert len({str(texts) for texts in drawn}) == STEPS
+    assert all(batches[step].anchors == [] for step in range(STEPS))
+
+
+def test_anchors_are_queries_and_passages_of_their_own_pairs(
+    anchored: PlannedBatches, encoder: BiEncoder, corpus: Path
+) -> None:
+    pairs = select(read_pairs(corpus / "pairs.parquet"), "train", ["definition"]).to_pylist()
+    texts = {f"query: {row['query']}" for row in pairs} | {f"passage: {row['positives'][0]}" for row in pairs}
+    spelled = {
+        encoder.tokenizer.decode(ids, skip_special_tokens=True)
+        for step in range(STEPS)
+        for ids in anchored[step].anchors
+    }
+    assert spelled <= texts
+    assert {text.split(":")[0] for text in spelled} == {"query", "passage"}
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora"])
+def test_the_anchor_is_the_distance_to_the_base(
+    load_tiny: Load, train_config: Compose, anchored: PlannedBatches, tmp_path: Path, adapter: str
+) -> None:
+    module = module_of(adapted(load_tiny, train_config, adapter, dropout=0.0).train(), anchor_weight=2.0)
+    module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    base, batch = load_tiny(dropout=0.0), anchored[0]
+    expected = []
+    with torch.inference_mode():
+        for ids in batch.anchors:
+            padded = pad([ids], base.tokenizer.pad_token_id)
+            expected.append(1 - (module.encoder(*padded) * base(*padded)).sum().item())
+    drift = module.drift(module.embed(batch.anchors), batch.anchors)
+    assert drift.item() == pytest.approx(np.mean(expected), abs=1e-6)
+    assert drift.item() > 1e-4
+    plain = TokenBatch(batch.token_ids, batch.n_queries, batch.relevance, [])
+    with_anchor, without = module.training_step(batch, 0), module.training_step(plain, 0)
+    assert with_anchor.item() == pytest.approx(without.item() + 2 * drift.item(), abs=1e-5)
+    drift.backward()
+    assert any(gradient.abs().max() > 0 for gradient in gradients(module.encoder).values())
+
+
+def test_an_untrained_adapter_has_not_drifted(
+    load_tiny: Load, train_config: Compose, anchored: PlannedBatches, tmp_path: Path
+) -> None:
+    encoder = load_tiny(dropout=0.0).train()
+    apply_adapter(encoder, instantiate(train_config("adapter=lora")["adapter"]["config"]))
+    module = module_of(encoder, anchor_weight=1.0)
+    module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    batch = anchored[0]
+    assert module.drift(module.embed(batch.anchors), batch.anchors).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_heavy_anchor_keeps_a_model_near_its_base(
+    load_tiny: Load, train_config: Compose, anchored: PlannedBatches, tmp_path: Path
+) -> None:
+    moved = []
+    for weight in (0.0, 1000.0):
+        encoder = load_tiny(dropout=0.0).train()
+        torch.manual_seed(0)
+        apply_adapter(encoder, instantiate(train_config("adapter=lora")["adapter"]["config"]))
+        fit(module_of(encoder, anchor_weight=weight), anchored, tmp_path / str(weight))
+        texts = ["Host", "お茶", "the password of the bridge"]
+        moved.append(np.abs(encoder.encode(texts, "query") - load_tiny().encode(texts, "query")).max())
+    assert moved[1] < moved[0] / 2

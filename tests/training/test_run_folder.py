@@ -1,0 +1,138 @@
+"""The run folder: its name, its status, and what it says when something breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrofit.errors import UserError
+from retrofit.training.run_folder import RunFolder
+
+CONFIG: dict[str, Any] = {
+    "experiment_name": "e",
+    "seed": 0,
+    "paths": {"runs": "", "cache": ""},
+    "logger": {"mode": "offline", "project": "p", "group": None},
+    "batching": {"batch_size": 4, "steps": None},
+}
+
+
+def test_the_name_says_what_is_computed_and_not_where_or_for_whom() -> None:
+    folder = RunFolder.of(CONFIG, Path("runs"))
+    assert folder.path.parent == Path("runs/e")
+    assert len(folder.path.name) == 16
+    for change in ({"paths": {"runs": "/a", "cache": "/b"}}, {"logger": {"mode": "disabled"}}):
+        assert RunFolder.of(CONFIG | change, Path("runs")) == folder
+    reordered = dict(reversed(CONFIG.items()))
+    assert RunFolder.of(reordered, Path("runs")) == folder
+    renamed = RunFolder.of(CONFIG | {"experiment_name": "f"}, Path("elsewhere"))
+    assert renamed.path == Path("elsewhere/f") / folder.path.name
+    for change in ({"seed": 1}, {"batching": {"batch_size": 8, "steps": None}}):
+        assert RunFolder.of(CONFIG | change, Path("runs")).path.name != folder.path.name
+
+
+def test_the_name_of_a_composed_configuration_does_not_depend_on_folders(tmp_path: Path) -> None:
+    from hydra import compose, initialize_config_dir
+
+    from retrofit.commands.application import (
+        as_dictionary,
+        configuration_folder,
+        register_resolvers,
+        without_paths,
+    )
+
+    register_resolvers()
+
+    def name(*overrides: str) -> str:
+        with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
+            config = compose("train", ["model=tiny", *overrides])
+        return RunFolder.of(as_dictionary(without_paths(config)), Path()).path.name
+
+    assert name() == name(f"paths.runs={tmp_path}", f"paths.cache={tmp_path}", "logger=none", "experiment_name=x")
+    assert len({name(), name("seed=1"), name("loss.temperature=0.5"), name("adapter=dora")}) == 4
+
+
+def test_a_run_that_ends_is_finished(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "a" / "run")
+    assert run.status == {}
+    run.start("seed: 0\n")
+    assert (run.path / "config.yaml").read_text() == "seed: 0\n"
+    started = run.status
+    assert started["state"] == "running"
+    assert started["process"] == os.getpid()
+    assert not run.is_finished
+    with run.outcome():
+        assert run.status["state"] == "running"
+    assert run.is_finished
+    assert run.status["started"] == started["started"]
+    assert run.status["reason"] == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("out of\nmemory"), "RuntimeError: out of\nmemory"),
+        (UserError("seed=x: expected a number"), "UserError: seed=x: expected a number"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_run_that_raises_is_failed_and_says_why(tmp_path: Path, error: BaseException, reason: str) -> None:
+    run = RunFolder(tmp_path)
+    run.start("")
+    with pytest.raises(type(error)), run.outcome():
+        raise error
+    assert run.status["state"] == "failed"
+    assert reason in run.status["reason"]
+    assert not run.is_finished
+
+
+def test_a_failed_run_may_be_started_again(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.start("")
+    with pytest.raises(RuntimeError), run.outcome():
+        raise RuntimeError
+    run.start("")
+    assert run.status["state"] == "running"
+    assert run.status["reason"] == ""
+    with run.outcome():
+        pass
+    assert run.is_finished
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"finished"', b"\xff\xfe"])
+def test_a_damaged_status_is_as_none(tmp_path: Path, content: bytes) -> None:
+    run = RunFolder(tmp_path)
+    (tmp_path / "status.json").write_bytes(content)
+    assert run.status == {}
+    assert not run.is_finished
+    run.start("")
+    with run.outcome():
+        pass
+    assert run.is_finished
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "finished"
+
+
+def test_the_last_checkpoint_has_the_most_steps(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert run.last_checkpoint() is None
+    run.checkpoints.mkdir()
+    for name in ("step=9.ckpt", "step=100.ckpt", "step=20.ckpt", "other.ckpt", ".step=999.ckpt.partial"):
+        (run.checkpoints / name).touch()
+    assert run.last_checkpoint() == run.checkpoints / "step=100.ckpt"
+
+
+def test_places_in_the_folder(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert run.model == tmp_path / "model"
+    assert run.checkpoints == tmp_path / "checkpoints"
+
+
+def test_the_smoke_configuration_has_a_name(train_config: Callable[..., dict[str, Any]]) -> None:
+    assert RunFolder.of(train_config("experiment=smoke"), Path("runs")).path.parent == Path("runs/smoke")
