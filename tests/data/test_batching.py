@@ -174,6 +174,17 @@ def test_random_negatives_are_passages_of_the_same_stratum() -> None:
     assert added > len(batches)
 
 
+def test_random_negatives_are_drawn_anew_for_every_step() -> None:
+    # Six a step: one draw for all steps would never show more than six passages.
+    pairs = [pair(f"q{n}", f"a{n}", f"b{n}") for n in range(40)]
+    plain, batches = planned(pairs), planned(pairs, random_negatives=2)
+    added = [
+        frozenset(spelled(batches[step].token_ids)) - frozenset(spelled(plain[step].token_ids))
+        for step in range(len(batches))
+    ]
+    assert len(frozenset.union(*added)) > 12
+
+
 def test_positives_of_a_small_stratum_rotate_over_the_steps() -> None:
     batches = planned([pair(f"q{n}", f"a{n}", f"b{n}") for n in range(3)], steps=4)
     initials = [{text[0] for text in spelled(batches[step].token_ids)[3:]} for step in range(4)]

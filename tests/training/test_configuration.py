@@ -118,7 +118,7 @@ def test_what_would_only_fail_after_the_training_is_found_before_it(
 def test_values_that_cannot_be_carried_out_name_their_key(
     train_config: Compose, key: str, overrides: list[str]
 ) -> None:
-    """Without a rule each of these ends in a traceback, or silently trains something else than was asked."""
+    """Without a rule these end in a traceback, are blamed on another key, or silently do something else."""
     config = train_config(*overrides)
     with pytest.raises(UserError) as caught:
         check(config)

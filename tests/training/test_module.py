@@ -315,3 +315,15 @@ def test_a_heavy_anchor_keeps_a_model_near_its_base(
         texts = ["Host", "お茶", "the password of the bridge"]
         moved.append(np.abs(encoder.encode(texts, "query") - load_tiny().encode(texts, "query")).max())
     assert moved[1] < moved[0] / 2
+
+
+def test_the_anchor_is_where_the_base_is_without_dropout(
+    load_tiny: Load, train_config: Compose, anchored: PlannedBatches, tmp_path: Path
+) -> None:
+    module = module_of(adapted(load_tiny, train_config, "lora", dropout=0.3).train(), anchor_weight=1.0)
+    module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    anchors = anchored[0].anchors
+    with torch.no_grad():
+        of_the_base = module_of(load_tiny()).embed(anchors)
+    assert module.drift(of_the_base, anchors).item() == pytest.approx(0, abs=1e-6)
+    assert all(part.training for part in module.encoder.modules())

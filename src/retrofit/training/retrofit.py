@@ -122,8 +122,8 @@ class Job:
         evaluation = self.config["evaluation"]
         suites = {name: dict(suite) for name, suite in evaluation["suites"].items()}
         if validation:
-            for suite in suites.values():
-                suite.update(evaluation["validation"])
+            for name, suite in suites.items():
+                suite.update(evaluation["validation"].get(name, {}))
         return evaluate_suites(
             encoder,
             weights,
