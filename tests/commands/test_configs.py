@@ -17,6 +17,7 @@ from hydra.utils import get_object
 
 from retrofit.commands.application import configuration_folder
 from retrofit.instantiation import instantiate
+from retrofit.models.adapters import apply_adapter
 from retrofit.training.configuration import check
 
 Compose = Callable[..., dict[str, Any]]
@@ -69,7 +70,22 @@ def test_every_adapter_instantiates(train_config: Compose, option: str) -> None:
         assert adapter is None
     else:
         assert adapter.use_dora is (option == "dora")
-        assert (adapter.r, adapter.lora_alpha, adapter.target_modules) == (16, 32, "all-linear")
+        assert (adapter.r, adapter.lora_alpha) == (16, 32)
+
+
+@pytest.mark.parametrize("overrides", [(), ("adapter.config.layers_to_transform=[1]",)], ids=["all", "one layer"])
+def test_lora_reaches_every_linear_layer_it_is_asked_for(
+    train_config: Compose, overrides: tuple[str, ...], load_tiny: Any
+) -> None:
+    import torch
+
+    encoder = load_tiny()
+    linear = {name for name, module in encoder.backbone.named_modules() if isinstance(module, torch.nn.Linear)}
+    if overrides:
+        linear = {name for name in linear if ".1." in name}
+    apply_adapter(encoder, instantiate(train_config("adapter=lora", *overrides)["adapter"]["config"]))
+    names = [name.split("base_model.model.")[-1] for name, _ in encoder.backbone.named_modules()]
+    assert {name.removesuffix(".lora_A") for name in names if name.endswith(".lora_A")} == linear
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "optimizer"])

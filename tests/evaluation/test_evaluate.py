@@ -23,7 +23,7 @@ from retrofit.evaluation.evaluate import (
     write_results,
 )
 from retrofit.evaluation.metrics import METRICS, score_run
-from retrofit.evaluation.suites import evaluate_suites, state_fingerprint
+from retrofit.evaluation.suites import evaluate_suites
 from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
 from retrofit.models.bi_encoder import BiEncoder
 
@@ -173,11 +173,6 @@ def test_a_suite_without_pairs_in_the_split_has_no_rows(encoder: BiEncoder, corp
     gone = pc.and_(pc.equal(table["task"], "bitext"), pc.equal(table["split"], "test"))
     results = suites(encoder, ArtefactStore(tmp_path), table.filter(pc.invert(gone)))
     assert set(results["suite"].to_pylist()) == {"held_out"}
-
-
-def test_states_between_two_models_are_told_apart() -> None:
-    states = {state_fingerprint(base, run, weight) for base in "ab" for run in "ab" for weight in (0.25, 0.5)}
-    assert len(states) == 8
 
 
 def test_equal_scores_are_ordered_alike_in_the_metrics_and_in_the_passages_shown() -> None:

@@ -14,7 +14,7 @@ import torch
 from retrofit.errors import UserError
 from retrofit.instantiation import instantiate
 from retrofit.models.bi_encoder import BiEncoder
-from retrofit.models.checkpoints import hub_checkpoint, tiny_checkpoint, weights_fingerprint
+from retrofit.models.checkpoints import hub_checkpoint, state_fingerprint, tiny_checkpoint, weights_fingerprint
 
 ARCHITECTURES = {
     "me5_small": "BertModel",
@@ -145,3 +145,12 @@ def test_the_fingerprint_of_weights_is_that_of_their_files_alone(tiny: Path, tmp
     content[-1] ^= 1
     (copied / "model.safetensors").write_bytes(content)
     assert weights_fingerprint(copied) != weights_fingerprint(tiny)
+
+
+def test_weights_in_memory_are_told_apart_by_their_values() -> None:
+    state = {"a": torch.ones(2, 3), "b": torch.tensor(1)}
+    assert state_fingerprint(state) == state_fingerprint({"b": torch.tensor(1), "a": torch.ones(3, 2).T})
+    changed = torch.ones(2, 3)
+    changed[1, 2] += 1e-6
+    assert state_fingerprint({**state, "a": changed}) != state_fingerprint(state)
+    assert state_fingerprint({"a": state["a"], "c": state["b"]}) != state_fingerprint(state)

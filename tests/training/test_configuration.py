@@ -33,7 +33,7 @@ def test_shipped_configurations_keep_the_rules(train_config: Compose, overrides:
         "export.gain_share=0",
         "export.gain_share=1",
         "anchor=base",
-        "batching.chunk_tokens=128",
+        "batching.chunk_tokens=64",
         "negatives.random=0",
     ],
 )
@@ -50,7 +50,7 @@ def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override
         ("batching.epochs", ["batching.epochs=0"]),
         ("batching.epochs", ["batching.epochs=-1"]),
         ("batching.max_length", ["batching.max_length=7"]),
-        ("batching.chunk_tokens", ["batching.chunk_tokens=127"]),
+        ("batching.chunk_tokens", ["batching.chunk_tokens=63"]),
         ("batching.alpha", ["batching.alpha=-0.1"]),
         ("loss.temperature", ["loss.temperature=0"]),
         ("loss.temperature", ["loss.temperature=-0.02"]),

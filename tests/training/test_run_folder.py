@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,21 @@ def test_the_last_checkpoint_has_the_most_steps(tmp_path: Path) -> None:
     assert run.last_checkpoint() is None
     run.checkpoints.mkdir()
     for name in ("step=9.ckpt", "step=100.ckpt", "step=20.ckpt", "other.ckpt", ".step=999.ckpt.partial"):
-        (run.checkpoints / name).touch()
+        with zipfile.ZipFile(run.checkpoints / name, "w") as archive:
+            archive.writestr("data.pkl", bytes(100))
     assert run.last_checkpoint() == run.checkpoints / "step=100.ckpt"
+
+
+def test_a_checkpoint_that_was_cut_short_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = RunFolder(tmp_path)
+    run.checkpoints.mkdir()
+    for steps in (4, 8):
+        with zipfile.ZipFile(run.checkpoints / f"step={steps}.ckpt", "w") as archive:
+            archive.writestr("data.pkl", bytes(100))
+    newest = run.checkpoints / "step=8.ckpt"
+    newest.write_bytes(newest.read_bytes()[:-30])
+    assert run.last_checkpoint() == run.checkpoints / "step=4.ckpt"
+    assert "step=8.ckpt is cut short" in caplog.text
 
 
 def test_places_in_the_folder(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,11 @@ STRATUM_COLUMNS = ("task", "language", "document_language")
 
 
 def select(
-    table: pa.Table, split: Split, tasks: Sequence[str] | None = None, languages: Sequence[str] | None = None
+    table: pa.Table,
+    split: Split,
+    tasks: Sequence[str] | None = None,
+    languages: Sequence[str] | None = None,
+    tasks_key: str = "task_mix.tasks",
 ) -> pa.Table:
     """Return the pairs of a split whose task is wanted and whose languages are both wanted.
 
@@ -27,23 +31,25 @@ def select(
         split: the split to take.
         tasks: tasks to take; None takes all.
         languages: languages to take; a cross-lingual pair needs both of its own among them. None takes all.
+        tasks_key: the configuration key an error about the tasks names.
 
     Raises:
         UserError: a task or a language that no pair of the table has.
     """
     keep = pc.equal(table["split"], split)
     if tasks is not None:
-        _check_known(tasks, table["task"].unique().to_pylist(), "task_mix.tasks")
+        _check_known(tasks, table["task"].unique().to_pylist(), tasks_key)
         keep = pc.and_(keep, pc.is_in(table["task"], pa.array(tasks)))
     if languages is not None:
-        _check_known(languages, table["language"].unique().to_pylist(), "languages.languages")
+        known = {*table["language"].unique().to_pylist(), *table["document_language"].unique().to_pylist()}
+        _check_known(languages, known, "languages.languages")
         wanted = pa.array(languages)
         keep = pc.and_(keep, pc.is_in(table["language"], wanted))
         keep = pc.and_(keep, pc.is_in(table["document_language"], wanted))
     return table.filter(keep)
 
 
-def _check_known(asked: Sequence[str], known: Sequence[str], key: str) -> None:
+def _check_known(asked: Sequence[str], known: Collection[str], key: str) -> None:
     missing = sorted(set(asked) - set(known))
     if missing:
         raise UserError(f"{key}: {', '.join(missing)} not in the data source; it has {', '.join(sorted(known))}")

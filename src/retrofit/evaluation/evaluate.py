@@ -53,8 +53,7 @@ def evaluate(
 ) -> pa.Table:
     """Return the scores of every query of every task, a table of ``RESULT_SCHEMA``.
 
-    A text that stands in several tasks is encoded once. The search is exact; equal scores are ordered as
-    pytrec_eval orders them.
+    A text that stands in several tasks is encoded once. The search is exact.
 
     Args:
         encoder: the model.
@@ -71,7 +70,7 @@ def evaluate(
         run = search(embedded["query"], embedded["passage"], task)
         scores = score_run(task.qrels, run)
         for query_id in task.queries:
-            best = sorted(run[query_id], key=run[query_id].__getitem__, reverse=True)[:5]
+            best = list(run[query_id])[:5]
             rows.append(
                 {
                     "suite": task.suite,
@@ -115,13 +114,19 @@ def _encode(
 
 
 def search(queries: EmbeddedTexts, passages: EmbeddedTexts, task: RetrievalTask) -> dict[str, dict[str, float]]:
-    """Return the score of the ``TOP_K`` best passages of each query, by passage id by query id."""
-    passage_ids = list(task.corpus)
-    scores = queries.rows(list(task.queries.values())) @ passages.rows(list(task.corpus.values())).T
-    best = scores.topk(min(TOP_K, len(passage_ids)), dim=1)
+    """Return the score of the ``TOP_K`` best passages of each query, best first, by passage id by query id.
+
+    Equal scores are ordered as :func:`retrofit.evaluation.metrics.ranking` does, at the cut as well.
+    """
+    # Columns in descending order of id: among equal scores a stable sort then keeps the larger id first.
+    passage_ids = sorted(task.corpus, reverse=True)
+    vectors = passages.rows([task.corpus[passage_id] for passage_id in passage_ids])
+    scores = queries.rows(list(task.queries.values())) @ vectors.T
+    best = scores.sort(dim=1, descending=True, stable=True)
+    columns, values = best.indices[:, :TOP_K].tolist(), best.values[:, :TOP_K].tolist()
     return {
-        query_id: {passage_ids[column]: score for column, score in zip(columns, values, strict=True)}
-        for query_id, columns, values in zip(task.queries, best.indices.tolist(), best.values.tolist(), strict=True)
+        query_id: {passage_ids[column]: score for column, score in zip(found, its_scores, strict=True)}
+        for query_id, found, its_scores in zip(task.queries, columns, values, strict=True)
     }
 
 

@@ -21,6 +21,17 @@ def score_run(
 
     measures = {ir_measures.parse_measure(spelled): name for name, spelled in METRICS.items()}
     scores: dict[str, dict[str, float]] = {name: dict.fromkeys(qrels, 0.0) for name in METRICS}
-    for result in ir_measures.iter_calc(list(measures), qrels, run):
-        scores[measures[result.measure]][result.query_id] = float(result.value)
+    # The implementations behind ir-measures break ties differently; without ties they all see the same ranking.
+    untied = {
+        query_id: {passage_id: -float(rank) for rank, passage_id in enumerate(ranking(found))}
+        for query_id, found in run.items()
+    }
+    for result in ir_measures.iter_calc(list(measures), qrels, untied):
+        if result.query_id in qrels:
+            scores[measures[result.measure]][result.query_id] = float(result.value)
     return scores
+
+
+def ranking(found: Mapping[str, float]) -> list[str]:
+    """Return passage ids best first, equal scores by descending id, as trec_eval orders them."""
+    return sorted(found, key=lambda passage_id: (found[passage_id], passage_id), reverse=True)

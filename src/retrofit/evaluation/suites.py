@@ -15,7 +15,7 @@ from retrofit.evaluation.evaluate import EncodingSettings, evaluate, read_result
 from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
 from retrofit.models.bi_encoder import BiEncoder
 
-CODE_VERSION = 1  # raise it whenever the same model, data and suite would give other results
+CODE_VERSION = 2  # raise it whenever the same model, data and suite would give other results
 
 RESULTS = "results.parquet"
 
@@ -87,8 +87,3 @@ def evaluate_suites(
         named = f"{label} on {suite} ({split})"
         tables.append(evaluate_tasks(encoder, weights, tasks, identity, settings, store, named))
     return pa.concat_tables(tables)
-
-
-def state_fingerprint(base: str, trained: str, weight: float) -> str:
-    """Return what identifies weights interpolated between a base and what a run made of it."""
-    return fingerprint({"base": base, "trained": trained, "weight": weight})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ import pyarrow as pa
 from retrofit.data.records import Split
 from retrofit.data.selection import cap_per_stratum, select
 from retrofit.errors import UserError
+
+Pool = Literal["language", "task"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def tasks_from_pairs(
     suite: str,
     split: Split,
     tasks: Sequence[str],
-    pool: Literal["language", "task"],
+    pool: Pool,
     max_queries: int | None,
     max_passages: int | None,
     seed: int = 0,
@@ -63,7 +66,7 @@ def tasks_from_pairs(
         max_passages: most passages of a pool: every one that answers a query, filled up with others by content hash.
         seed: of the draw of queries.
     """
-    chosen = select(table, split, tasks)
+    chosen = select(table, split, tasks, tasks_key=f"evaluation.suites.{suite}.tasks")
     pools: dict[tuple[str, ...], dict[str, str]] = {}
     relevant: dict[tuple[str, str], dict[str, int]] = {}
     for row in chosen.to_pylist():
@@ -104,7 +107,7 @@ def _reduced(passages: dict[str, str], answers: set[str], most: int | None) -> d
     return {passage_id: text for passage_id, text in passages.items() if passage_id in kept}
 
 
-def _pool_key(row: Mapping[str, Any], pool: Literal["language", "task"]) -> tuple[str, ...]:
+def _pool_key(row: Mapping[str, Any], pool: Pool) -> tuple[str, ...]:
     if pool == "language":
         return (row["document_language"],)
     return (row["task"], row["language"], row["document_language"])
@@ -169,10 +172,12 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
-                if not isinstance(row["_id"], str) or not isinstance(row["text"], str):
+                if not all(isinstance(text, str) for text in (row["_id"], row["text"], row.get("title") or "")):
                     raise TypeError
             except (ValueError, KeyError, TypeError):
-                raise UserError(f"{path}, row {number}: expected a JSON object with the strings _id and text") from None
+                raise UserError(
+                    f"{path}, row {number}: expected a JSON object with the strings _id and text, and title if any"
+                ) from None
             yield row
 
 
@@ -184,6 +189,6 @@ def _read_qrels(path: Path) -> Iterator[tuple[int, tuple[str, str, int]]]:
             fields = line.rstrip("\n").split("\t")
             if number == 1 and fields[0] == "query-id":
                 continue
-            if len(fields) != 3 or not fields[2].lstrip("-").isdigit():
+            if len(fields) != 3 or not re.fullmatch(r"-?[0-9]+", fields[2]):
                 raise UserError(f"{path}, row {number}: expected query-id, corpus-id and a whole-number score")
             yield number, (fields[0], fields[1], int(fields[2]))

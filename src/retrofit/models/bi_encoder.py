@@ -127,6 +127,8 @@ class BiEncoder(nn.Module):
 
     def tokenize(self, texts: Sequence[str], kind: Kind, max_length: int | None = None) -> list[list[int]]:
         """Return the token ids of every text with its prompt, special tokens included."""
+        if not texts:
+            return []
         prompt = self.prompts[kind]
         encoded = self.tokenizer(
             [prompt + text for text in texts],

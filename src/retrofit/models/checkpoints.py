@@ -7,7 +7,10 @@ a module of its own, :mod:`retrofit.models.embedded_checkpoint`.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+
+from torch import Tensor
 
 from retrofit.artefacts import ArtefactStore
 from retrofit.errors import UserError
@@ -99,4 +102,13 @@ def weights_fingerprint(folder: Path) -> str:
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def state_fingerprint(state: Mapping[str, Tensor]) -> str:
+    """Return 16 hex digits over the values of weights in memory."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

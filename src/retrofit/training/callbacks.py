@@ -61,7 +61,7 @@ class TrainingCurve(pl.Callback):
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-            self.rows = [row for row in rows if row["step"] <= self._first_step]
+            self.rows = [{**row, "step": int(row["step"])} for row in rows if row["step"] <= self._first_step]
         self._since = self._started = time.monotonic()
 
     def on_train_batch_end(

@@ -2,10 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
 
 from retrofit.errors import UserError
+from retrofit.evaluation.tasks import Pool
+from retrofit.models.bi_encoder import Pooling, Precision
+from retrofit.training.interpolation import weights_to_try
+
+
+@dataclass(frozen=True)
+class Number:
+    """What a number of the configuration may be.
+
+    Attributes:
+        key: where it stands.
+        least: its smallest value.
+        most: its largest value.
+        whole: whether it must be an integer.
+        above: whether the smallest value itself is excluded.
+        optional: whether null is a value too.
+    """
+
+    key: str
+    least: float
+    most: float = math.inf
+    whole: bool = False
+    above: bool = False
+    optional: bool = False
+
+    def allows(self, value: Any) -> bool:
+        """Return whether a value is of the right kind and in range."""
+        if value is None:
+            return self.optional
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+            return False
+        return self.least <= value <= self.most and not (self.above and value == self.least)
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        span = f"above {self.least:g}" if self.above else f"of {self.least:g} or more"
+        until = "" if math.isinf(self.most) else f", at most {self.most:g}"
+        return f"{kind} {span}{until}{', or null' if self.optional else ''}"
+
+
+NUMBERS = (
+    Number("seed", 0, whole=True),
+    Number("data_scale.pairs_per_language", 1, whole=True, optional=True),
+    Number("batching.batch_size", 2, whole=True),
+    Number("batching.steps", 1, whole=True, optional=True),
+    Number("batching.max_length", 8, whole=True),
+    Number("batching.chunk_tokens", 8, whole=True),
+    Number("batching.alpha", 0),
+    Number("loss.temperature", 0, above=True),
+    Number("loss.symmetric_weight", 0, 1),
+    Number("anchor.weight", 0),
+    Number("anchor.texts", 0, whole=True),
+    Number("optimizer.warmup_fraction", 0, 1),
+    Number("optimizer.clip_norm", 0, above=True, optional=True),
+    Number("negatives.random", 0, whole=True),
+    Number("trainer.checkpoint_every", 1, whole=True),
+    Number("trainer.log_every", 1, whole=True),
+    Number("model.max_length", 8, whole=True),
+    Number("model.dropout", 0, 1, optional=True),
+    Number("evaluation.token_budget", 8, whole=True),
+    Number("export.max_drop", 0),
+    Number("export.gain_share", 0, 1),
+)
+
+CHOICES = {
+    "model.pooling": get_args(Pooling),
+    "trainer.precision": ("auto", *get_args(Precision)),
+    "evaluation.precision": ("auto", *get_args(Precision)),
+}
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -14,44 +85,53 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the first rule that is broken, with the key to change.
     """
-    batching, loss, anchor, export = config["batching"], config["loss"], config["anchor"], config["export"]
-    optimizer, evaluation = config["optimizer"], config["evaluation"]
-    weights = export["interpolation"]
-    rules = [
-        (batching["batch_size"] >= 2, "batching.batch_size", "at least 2: a single pair has no negative"),
-        (batching["steps"] is None or batching["steps"] >= 1, "batching.steps", "at least 1, or null"),
-        (batching["steps"] or batching["epochs"] > 0, "batching.epochs", "above 0"),
-        (batching["max_length"] >= 8, "batching.max_length", "at least 8 tokens"),
-        (batching["chunk_tokens"] >= batching["max_length"], "batching.chunk_tokens", "at least batching.max_length"),
-        (batching["alpha"] >= 0, "batching.alpha", "0 or more"),
-        (loss["temperature"] > 0, "loss.temperature", "above 0"),
-        (0 <= loss["symmetric_weight"] <= 1, "loss.symmetric_weight", "between 0 and 1"),
-        (0 <= optimizer["warmup_fraction"] <= 1, "optimizer.warmup_fraction", "between 0 and 1"),
-        (config["negatives"]["random"] >= 0, "negatives.random", "0 or more"),
-        (anchor["weight"] >= 0, "anchor.weight", "0 or more"),
-        (anchor["texts"] >= 0, "anchor.texts", "0 or more"),
-        (
-            not anchor["texts"] or config["adapter"]["config"] is not None,
-            "anchor.texts",
-            "0 with adapter=full: the base is what is left when the adapter is switched off (anchor=none)",
-        ),
-        (bool(evaluation["suites"]), "evaluation.suites", "at least one suite"),
-        (
-            _has_both_kinds(evaluation["suites"]) or not isinstance(weights, list),
-            "export.interpolation",
-            "one weight: to choose among several, evaluation.suites needs a suite whose name starts with 'retention' "
-            "and another",
-        ),
-        (export["max_drop"] >= 0, "export.max_drop", "0 or more"),
-        (0 <= export["gain_share"] <= 1, "export.gain_share", "between 0 and 1"),
-    ]
-    for holds, key, expected in rules:
+    for number in NUMBERS:
+        if not number.allows(_value(config, number.key)):
+            raise _error(config, number.key, str(number))
+    for key, choices in CHOICES.items():
+        if _value(config, key) not in choices:
+            raise _error(config, key, f"one of {', '.join(choices)}")
+    for holds, key, expected in _rules(config):
         if not holds:
-            raise UserError(f"{key}={_value(config, key)}: expected {expected}")
+            raise _error(config, key, expected)
+    weights_to_try(config["export"]["interpolation"])
 
 
-def _has_both_kinds(suites: Mapping[str, Any]) -> bool:
-    return len({name.startswith("retention") for name in suites}) == 2
+def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether it holds, key, what was expected) of the rules that span several keys."""
+    batching, anchor, suites = config["batching"], config["anchor"], config["evaluation"]["suites"]
+    epochs = Number("batching.epochs", 0, above=True)
+    yield batching["steps"] is not None or epochs.allows(batching["epochs"]), epochs.key, f"{epochs}, or batching.steps"
+    enough = batching["chunk_tokens"] >= batching["max_length"]
+    yield enough, "batching.chunk_tokens", "at least batching.max_length"
+
+    tasks, weights = config["task_mix"]["tasks"], config["task_mix"]["weights"]
+    known = tasks is None or set(weights) <= set(tasks)
+    factors = all(Number("", 0).allows(weight) for weight in weights.values())
+    yield known and factors, "task_mix.weights", "a factor of 0 or more by task, each task one of task_mix.tasks"
+    left = tasks is None or any(weights.get(task, 1) > 0 for task in tasks)
+    yield left, "task_mix.weights", "at least one of task_mix.tasks above 0"
+
+    adapted = not anchor["texts"] or config["adapter"]["config"] is not None
+    yield (
+        adapted,
+        "anchor.texts",
+        "0 with adapter=full: the base is what is left when the adapter is switched off (anchor=none)",
+    )
+    yield bool(suites), "evaluation.suites", "at least one suite"
+    for name, suite in suites.items():
+        yield suite["pool"] in get_args(Pool), f"evaluation.suites.{name}.pool", f"one of {', '.join(get_args(Pool))}"
+    both_kinds = len({name.startswith("retention") for name in suites}) == 2
+    yield (
+        both_kinds or not isinstance(config["export"]["interpolation"], list),
+        "export.interpolation",
+        "one weight: to choose among several, evaluation.suites needs a suite whose name starts with 'retention' "
+        "and another",
+    )
+
+
+def _error(config: Mapping[str, Any], key: str, expected: str) -> UserError:
+    return UserError(f"{key}={_value(config, key)}: expected {expected}")
 
 
 def _value(config: Mapping[str, Any], key: str) -> Any:

@@ -81,8 +81,11 @@ class RetrievalModule(pl.LightningModule):
             token_ids: the texts.
         """
         precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.trainer.precision == "bf16-mixed")
+        was_training = self.encoder.training
+        self.encoder.eval()  # the base is where it is: dropout is for what learns
         with torch.no_grad(), precision, self.encoder.backbone.disable_adapter():
             base = self.embed(token_ids)
+        self.encoder.train(was_training)
         return 1 - (embeddings * base).sum(dim=1).mean()
 
     def on_train_batch_start(self, batch: TokenBatch, batch_idx: int) -> None:

@@ -16,19 +16,19 @@ import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 
-from retrofit.artefacts import ArtefactStore, write_json, write_text
+from retrofit.artefacts import ArtefactStore, fingerprint, write_json, write_text
 from retrofit.data.batching import PlannedBatches
 from retrofit.data.records import read_pairs
 from retrofit.data.sampling import SamplingPlan
 from retrofit.data.selection import cap_per_language, count_by, select, strata
 from retrofit.errors import UserError
 from retrofit.evaluation.evaluate import EncodingSettings
-from retrofit.evaluation.suites import evaluate_suites, state_fingerprint
+from retrofit.evaluation.suites import evaluate_suites
 from retrofit.evaluation.summary import headline, metrics_frame
 from retrofit.instantiation import instantiate
 from retrofit.models.adapters import apply_adapter, interpolate, merged_weights
 from retrofit.models.bi_encoder import BiEncoder
-from retrofit.models.checkpoints import weights_fingerprint
+from retrofit.models.checkpoints import state_fingerprint, weights_fingerprint
 from retrofit.models.export import export_sentence_transformer
 from retrofit.models.precision import resolve_precision
 from retrofit.training.callbacks import TrainingCurve, checkpoint_every
@@ -173,13 +173,14 @@ def _train_and_export(job: Job, mirror: WandbMirror) -> None:
     base_encoder = job.encoder()
     base_weights = {name: tensor.clone() for name, tensor in base_encoder.backbone.state_dict().items()}
     retrofitted = merged_weights(encoder)
-    if hasattr(encoder.backbone, "save_pretrained"):
+    trained = state_fingerprint(retrofitted)
+    if hasattr(encoder.backbone, "merge_and_unload"):
         encoder.backbone.save_pretrained(str(run.path / "adapter"))
     base_validation = job.measure(base_encoder, job.base, "base", validation=True)
 
     def evaluate_at(weight: float) -> pa.Table:
         base_encoder.backbone.load_state_dict(interpolate(base_weights, retrofitted, weight))
-        identity = state_fingerprint(job.base, run.path.name, weight)
+        identity = fingerprint({"base": job.base, "trained": trained, "weight": weight})
         return job.measure(base_encoder, identity, f"interpolation {weight:.2f}", validation=True)
 
     export = config["export"]

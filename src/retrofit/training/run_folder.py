@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import traceback
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,8 +84,15 @@ class RunFolder:
         return self.path / "model"
 
     def last_checkpoint(self) -> Path | None:
-        """Return the checkpoint with the most steps, None where there is none."""
-        return max(self.checkpoints.glob("step=*.ckpt"), key=_steps, default=None)
+        """Return the whole checkpoint with the most steps, None where there is none.
+
+        A checkpoint is a zip file, whose directory stands at its end: one that was cut short is not whole.
+        """
+        for checkpoint in sorted(self.checkpoints.glob("step=*.ckpt"), key=_steps, reverse=True):
+            if zipfile.is_zipfile(checkpoint):
+                return checkpoint
+            log.warning("%s is cut short and left out", checkpoint)
+        return None
 
     def _write_status(self, state: State, reason: str) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
