@@ -75,10 +75,12 @@ def headline(metrics: pd.DataFrame) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for suite in metrics["suite"].unique():
         languages = language_means(metrics, suite)
+        base, retrofitted = (suite_mean(metrics, model, suite) for model in ("base", "retrofitted"))
         entry: dict[str, Any] = {
-            model: round(suite_mean(metrics, model, suite), 4) for model in ("base", "retrofitted")
+            "base": round(base, 4),
+            "retrofitted": round(retrofitted, 4),
+            "gain": round(retrofitted - base, 4),
         }
-        entry["gain"] = round(entry["retrofitted"] - entry["base"], 4)
         for group, rows in languages.groupby("seen"):
             entry["seen_languages" if group else "unseen_languages"] = {
                 "languages": len(rows),
