@@ -140,10 +140,13 @@ def test_metrics_json_is_the_mean_of_metrics_csv(finished: Workplace) -> None:
     ndcg = metrics[metrics["metric"] == "ndcg_at_10"]
     assert set(figures["headline"]) == set(metrics["suite"])
     for suite, entry in figures["headline"].items():
+        means = {}
         for model in ("base", "retrofitted"):
             rows = ndcg[(ndcg["suite"] == suite) & (ndcg["model"] == model)]
-            assert entry[model] == pytest.approx(rows.groupby("task")["value"].mean().mean(), abs=2e-4)
-        assert entry["gain"] == pytest.approx(entry["retrofitted"] - entry["base"], abs=1e-6)
+            means[model] = rows.groupby("task")["value"].mean().mean()
+            assert entry[model] == pytest.approx(means[model], abs=2e-4)
+        # Of the means as they are, not as they are rounded: the two can differ in the last digit shown.
+        assert entry["gain"] == pytest.approx(means["retrofitted"] - means["base"], abs=5.2e-5)
 
 
 def test_the_data_manifest_counts_what_was_trained_on(finished: Workplace, corpus: Path) -> None:
