@@ -29,15 +29,12 @@ def example_queries(table: pa.Table, results: Mapping[str, pa.Table], suite: str
     if both.empty:
         return []
     both["gain"] = both["ndcg_at_10_retrofitted"] - both["ndcg_at_10_base"]
-    same = both[(both["gain"] == 0) & (both["ndcg_at_10_base"] < 1)]
-    picks = [
-        ("gained", both.nlargest(1, "gain")),
-        ("unchanged", same.head(1)),
-        ("lost", both.nsmallest(1, "gain")),
-    ]
-    chosen = [(kind, rows.iloc[0]) for kind, rows in picks if len(rows)]
-    chosen = [(kind, row) for kind, row in chosen if kind == "unchanged" or (row["gain"] > 0) == (kind == "gained")]
-    return [_example(kind, row, table) for kind, row in chosen]
+    picks = {
+        "gained": both[both["gain"] > 0].nlargest(1, "gain"),
+        "unchanged": both[(both["gain"] == 0) & (both["ndcg_at_10_base"] < 1)].head(1),
+        "lost": both[both["gain"] < 0].nsmallest(1, "gain"),
+    }
+    return [_example(kind, rows.iloc[0], table) for kind, rows in picks.items() if len(rows)]
 
 
 def _example(kind: str, row: Any, table: pa.Table) -> dict[str, Any]:
