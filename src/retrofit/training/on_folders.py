@@ -41,18 +41,20 @@ def evaluate_on_folders(config: Mapping[str, Any]) -> Iterator[Path]:
         if not RunFolder(path).is_finished:
             raise UserError(f"{path}: not the folder of a finished run (runs)")
         run_config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-        models = {"base": Path(instantiate(run_config["model"]["checkpoint"])), "retrofitted": RunFolder(path).model}
+        model = run_config["model"]
+        checkpoints = {"base": Path(instantiate(model["checkpoint"])), "retrofitted": RunFolder(path).model}
+        weights = {name: weights_fingerprint(checkpoint) for name, checkpoint in checkpoints.items()}
+        encoders = {
+            name: BiEncoder.load(checkpoint, model["pooling"], model["prompts"], model["max_length"])
+            for name, checkpoint in checkpoints.items()
+        }
         for folder in map(Path, config["folders"]):
             tasks = tasks_from_beir(folder, folder.name, config["max_queries"])
             data = fingerprint({"folder": folder_fingerprint(folder), "max_queries": config["max_queries"]})
-            results = {}
-            for name, checkpoint in models.items():
-                model = run_config["model"]
-                encoder = BiEncoder.load(checkpoint, model["pooling"], model["prompts"], model["max_length"])
-                weights = weights_fingerprint(checkpoint)
-                results[name] = evaluate_tasks(
-                    encoder, weights, tasks, data, settings, store, f"{name} on {folder.name}"
-                )
+            results = {
+                name: evaluate_tasks(encoder, weights[name], tasks, data, settings, store, f"{name} on {folder.name}")
+                for name, encoder in encoders.items()
+            }
             metrics = metrics_frame(results, trained_on=())
             table = path / f"evaluation_{folder.resolve().name}.csv"
             write_text(table, metrics.to_csv(index=False, float_format="%.6f"))

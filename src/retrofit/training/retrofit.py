@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytorch_lightning as pl
 import torch
 
@@ -22,7 +21,7 @@ from retrofit.data.records import read_pairs
 from retrofit.data.sampling import SamplingPlan
 from retrofit.data.selection import cap_per_language, count_by, select, strata
 from retrofit.errors import UserError
-from retrofit.evaluation.evaluate import EncodingSettings
+from retrofit.evaluation.evaluate import EncodingSettings, write_results
 from retrofit.evaluation.suites import evaluate_suites
 from retrofit.evaluation.summary import headline, metrics_frame
 from retrofit.instantiation import instantiate
@@ -200,7 +199,7 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     apply_adapter(encoder, instantiate(config["adapter"]["config"]))
     encoder.train()
     anchor = config["anchor"]
-    anchors = select(job.table, "train", anchor["tasks"]) if anchor["texts"] else None
+    anchors = select(job.table, "train", anchor["tasks"], tasks_key="anchor.tasks") if anchor["texts"] else None
     batches = planned_batches(config, job.selected, anchors, encoder)
     batching, trainer_config = config["batching"], config["trainer"]
     module = RetrievalModule(
@@ -312,7 +311,7 @@ def _write_results(
         },
     }
     for model, table in results.items():
-        pq.write_table(table, path / f"queries_{model}.parquet", compression="zstd")
+        write_results(path / f"queries_{model}.parquet", table)
     write_json(path / "examples.json", example_queries(job.table, results))
     write_text(path / "metrics.csv", metrics.to_csv(index=False, float_format="%.6f"))
     write_json(path / "metrics.json", figures)
