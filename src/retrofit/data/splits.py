@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from retrofit.data.records import Pair, Split
+import numpy as np
+
+from retrofit.data.records import SPLITS, Pair, Split, content_id
 
 _PARTS = 8
 _HELD_OUT: dict[int, Split] = {0: "validation", 1: "test"}
@@ -20,6 +22,83 @@ def split_of(group: str, *, salt: str = "retrofit") -> Split:
     """
     digest = hashlib.blake2b(f"{salt}\x1f{group}".encode(), digest_size=8).digest()
     return _HELD_OUT.get(int.from_bytes(digest, "big") % _PARTS, "train")
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """Texts of earlier splits that a later split is measured on.
+
+    Attributes:
+        kept_pairs: whether a pair stays; bool, one a pair.
+        kept_positives: whether a positive stays; bool, one a positive. Those of a pair that goes have no meaning.
+        counts: how many were dropped per reason, as :func:`remove_leaks` returns them.
+        held_out: what the later splits are measured on.
+    """
+
+    kept_pairs: np.ndarray
+    kept_positives: np.ndarray
+    counts: Counter[str]
+    held_out: MeasuredTexts
+
+
+class MeasuredTexts:
+    """The texts that validation and test are measured on, as identifiers.
+
+    Args:
+        splits: place in ``SPLITS`` of each pair; int8, one a pair.
+        queries: identifier of each query's text, whatever its language; uint64, one a pair.
+        owners: the pair of each positive; int64, one a positive.
+        positives: identifier of each positive; uint64, one a positive.
+    """
+
+    def __init__(self, splits: np.ndarray, queries: np.ndarray, owners: np.ndarray, positives: np.ndarray) -> None:
+        owner_splits = splits[owners]
+        self._texts = {
+            place: np.unique(np.concatenate([queries[splits == place], positives[owner_splits == place]]))
+            for place in range(1, len(SPLITS))
+        }
+
+    def holders(self, texts: np.ndarray, splits: np.ndarray) -> np.ndarray:
+        """Return the last split that holds each text, at least the one it stands in itself.
+
+        Args:
+            texts: identifiers; uint64, shape (n,).
+            splits: place in ``SPLITS`` of where each stands; int8, shape (n,).
+
+        Returns:
+            Places in ``SPLITS``; int8, shape (n,).
+        """
+        holders = splits.copy()
+        for place, held in self._texts.items():
+            later = (splits < place) & np.isin(texts, held)
+            holders[later] = place
+        return holders
+
+
+def find_leaks(splits: np.ndarray, queries: np.ndarray, owners: np.ndarray, positives: np.ndarray) -> Leaks:
+    """Return what :func:`remove_leaks` would remove; arguments and their shapes are those of ``MeasuredTexts``."""
+    held_out = MeasuredTexts(splits, queries, owners, positives)
+    counts: Counter[str] = Counter()
+
+    query_holders = held_out.holders(queries, splits)
+    fits = query_holders == splits
+    _count(counts, "query also in", splits[~fits], query_holders[~fits])
+    owner_splits = splits[owners]
+    holders = held_out.holders(positives, owner_splits)
+    kept_positives = holders == owner_splits
+    lost = ~kept_positives & fits[owners]
+    _count(counts, "positive also in", owner_splits[lost], holders[lost])
+
+    left = np.bincount(owners[kept_positives], minlength=len(splits)) > 0
+    for place, number in zip(*np.unique(splits[fits & ~left], return_counts=True), strict=True):
+        counts[f"{SPLITS[place]}: no positive left"] += int(number)
+    return Leaks(fits & left, kept_positives, counts, held_out)
+
+
+def _count(counts: Counter[str], what: str, splits: np.ndarray, holders: np.ndarray) -> None:
+    pairs, numbers = np.unique(np.stack([splits, holders]), axis=1, return_counts=True)
+    for split, holder, number in zip(*pairs, numbers, strict=True):
+        counts[f"{SPLITS[split]}: {what} {SPLITS[holder]}"] += int(number)
 
 
 def remove_leaks(pairs: Iterable[Pair]) -> tuple[list[Pair], Counter[str]]:
@@ -38,33 +117,20 @@ def remove_leaks(pairs: Iterable[Pair]) -> tuple[list[Pair], Counter[str]]:
         and ``<split>: no positive left`` count pairs, ``<split>: positive also in <split>`` counts positives.
     """
     pairs = list(pairs)
-    home: dict[str, Split] = {}  # text → the last split that holds it; "train" is simply absent
-    for split in ("validation", "test"):
-        for pair in pairs:
-            if pair.split == split:
-                home.update((text, split) for text in (pair.query, *pair.positives))
-
-    counts: Counter[str] = Counter()
+    leaks = find_leaks(
+        np.array([SPLITS.index(pair.split) for pair in pairs], np.int8),
+        np.array([content_id(pair.query) for pair in pairs], np.uint64),
+        np.repeat(np.arange(len(pairs)), [len(pair.positives) for pair in pairs]),
+        np.array([content_id(text) for pair in pairs for text in pair.positives], np.uint64),
+    )
     kept = []
-    for pair in pairs:
-        if pair.split == "test":
+    place = 0
+    for pair, stays in zip(pairs, leaks.kept_pairs, strict=True):
+        fits = leaks.kept_positives[place : place + len(pair.positives)]
+        place += len(pair.positives)
+        if stays and fits.all():
             kept.append(pair)
-            continue
-        holder = home.get(pair.query, pair.split)
-        if holder != pair.split:
-            counts[f"{pair.split}: query also in {holder}"] += 1
-            continue
-        positives = []
-        for text in pair.positives:
-            holder = home.get(text, pair.split)
-            if holder == pair.split:
-                positives.append(text)
-            else:
-                counts[f"{pair.split}: positive also in {holder}"] += 1
-        if not positives:
-            counts[f"{pair.split}: no positive left"] += 1
-        elif len(positives) == len(pair.positives):
-            kept.append(pair)
-        else:
-            kept.append(replace(pair, positives=tuple(positives)))
-    return kept, counts
+        elif stays:
+            positives = tuple(text for text, fit in zip(pair.positives, fits, strict=True) if fit)
+            kept.append(replace(pair, positives=positives))
+    return kept, leaks.counts

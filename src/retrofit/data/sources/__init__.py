@@ -1,0 +1,1 @@
+"""Data sources: from files, folders and hub sets to one artefact of checked pairs each."""

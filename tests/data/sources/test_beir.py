@@ -1,0 +1,155 @@
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrofit.data.sources.beir import read_documents, read_judgements, read_qrels, read_queries, stop
+from retrofit.data.sources.files import find_files
+from retrofit.data.sources.refusals import Reason, RefusedRowError, Row
+from retrofit.data.sources.rows import read_jsonl
+from retrofit.errors import UserError
+
+DOCUMENTS = [
+    {
+        "_id": f"d{number}",
+        "title": "Title" if number % 2 else "",
+        "text": f"document {number}",
+        "lang": "de",
+        "group": str(number),
+    }
+    for number in range(60)
+]
+QUERIES = [{"_id": f"q{number}", "text": f"query {number}", "lang": "en"} for number in range(40)]
+QRELS = {
+    "train": [(f"q{number}", f"d{number}", "1") for number in range(32)],
+    "test": [(f"q{number}", f"d{number}", "2") for number in range(32, 38)]
+    + [("q37", "d50", "1"), ("q37", "d51", "0"), ("q38", "d50", "-1")],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "shop"
+    (root / "qrels").mkdir(parents=True)
+    corpus = "".join(json.dumps(document) + "\n" for document in DOCUMENTS)
+    (root / "corpus.jsonl.gz").write_bytes(gzip.compress(corpus.encode()))
+    (root / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in QUERIES))
+    (root / "SOURCE.md").write_text("about")
+    for split, rows in QRELS.items():
+        lines = ["query-id\tcorpus-id\tscore", *("\t".join(row) for row in rows)]
+        (root / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_judgements_become_pairs_of_their_split(folder: Path, build: Any) -> None:
+    source = build("folder", path=str(folder), task="shop")
+    rows = {row["query"]: row for row in source.pairs.to_pylist()}
+    assert set(rows) == {f"query {number}" for number in range(38)}
+    assert rows["query 1"]["positives"] == ["Title document 1"]
+    assert rows["query 37"]["positives"] == ["Title document 37", "document 50"]
+    assert {name: rows["query 1"][name] for name in ("task", "language", "document_language", "group")} == {
+        "task": "shop",
+        "language": "en",
+        "document_language": "de",
+        "group": "1",
+    }
+    splits = {number: rows[f"query {number}"]["split"] for number in range(38)}
+    assert {splits[number] for number in range(32, 38)} == {"test"}
+    assert {splits[number] for number in range(32)} == {"train", "validation"}
+    assert source.report["rows"] == 60 + 40 + 32 + 9
+    assert source.report["unused"] == {"judgements of score 0 or less": 2, "queries without a positive judgement": 2}
+
+
+def test_all_documents_can_be_searched_unless_they_are_left_out(folder: Path, build: Any) -> None:
+    source = build("folder", path=str(folder))
+    assert source.passages is not None
+    assert source.passages["passage"].to_pylist()[:2] == ["document 0", "Title document 1"]
+    assert len(source.passages) == 60
+    assert set(source.passages["language"].to_pylist()) == {"de"}
+    judged = build("folder", path=str(folder), keep_corpus=False)
+    assert judged.passages is None
+    assert len(judged.pairs) == len(source.pairs)
+    assert not [path for path in source.folder.iterdir() if path.name in ("text.arrow", "query.arrow", "spool.arrow")]
+
+
+def test_train_rows_join_the_judgements(folder: Path, build: Any) -> None:
+    rows = [{"query": f"more {number}", "positive": f"other {number}", "lang": "fr"} for number in range(60)]
+    rows.append({"query": "leaking", "positive": "document 32", "lang": "fr"})  # it answers a test query
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "qrels" / "train.tsv").unlink()
+    source = build("folder", path=str(folder))
+    pairs = {row["query"]: row for row in source.pairs.to_pylist()}
+    assert pairs["more 3"]["language"] == "fr"
+    assert {pairs[query]["split"] for query in pairs if query.startswith("more")} == {"train", "validation"}
+    assert "leaking" not in pairs
+    assert source.report["leaks"] == {"train: no positive left": 1, "train: positive also in test": 1}
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "reason", "field"),
+    [
+        ("corpus.jsonl.gz", '{"_id": "d0", "text": "again"}', Reason.DUPLICATE_IDENTIFIER, "_id"),
+        ("corpus.jsonl.gz", '{"_id": "new", "title": "no text"}', Reason.MISSING_FIELD, "text"),
+        ("corpus.jsonl.gz", '{"_id": "new", "text": null}', Reason.NULL_FIELD, "text"),
+        ("corpus.jsonl.gz", '{"_id": "new", "text": ["a"]}', Reason.NOT_A_TEXT, "text"),
+        ("corpus.jsonl.gz", '{"_id": 1.5, "text": "x"}', Reason.NOT_AN_IDENTIFIER, "_id"),
+        ("corpus.jsonl.gz", '{"_id": "new", "text": "x", "lang": "?"}', Reason.MALFORMED_LANGUAGE, "lang"),
+        ("corpus.jsonl.gz", '{"_id": "new", "text": "x"', Reason.BROKEN_JSON, ""),
+        ("queries.jsonl", '{"_id": "q0", "text": "again"}', Reason.DUPLICATE_IDENTIFIER, "_id"),
+        ("queries.jsonl", '{"_id": "new", "text": "  "}', Reason.BLANK, "query"),
+        ("qrels/test.tsv", "q99\td1\t1", Reason.UNKNOWN_QUERY, "query-id"),
+        ("qrels/test.tsv", "q39\td99\t1", Reason.UNKNOWN_PASSAGE, "corpus-id"),
+        ("qrels/test.tsv", "q39\td1\t0.5", Reason.NOT_A_SCORE, "score"),
+        ("qrels/test.tsv", "q39\td1", Reason.WRONG_FIELDS, ""),
+        ("qrels/test.tsv", "q39 0 d1 1", Reason.WRONG_FIELDS, ""),
+        ("qrels/test.tsv", "q32\td32\t1", Reason.DUPLICATE_ROW, ""),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_place(
+    file: str, line: str, reason: Reason, field: str, folder: Path, build: Any
+) -> None:
+    path = folder / file
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    longer = content + line.encode() + b"\n"
+    path.write_bytes(gzip.compress(longer) if path.suffix == ".gz" else longer)
+    source = build("folder", path=str(folder), language="en", max_refused=0.01)
+    (refused,) = map(json.loads, (source.folder / "refused.jsonl").read_text().splitlines())
+    assert refused["file"] == f"{folder}/{file}"
+    assert (refused["row"], refused["field"], refused["reason"]) == (longer.count(b"\n"), field, str(reason))
+    assert len(source.pairs) == 38
+
+
+def test_a_folder_that_lacks_a_table_is_one_clear_line(folder: Path, build: Any) -> None:
+    (folder / "queries.jsonl").unlink()
+    with pytest.raises(UserError, match=r"holds corpus, qrels/test, qrels/train; expected corpus.jsonl, queries.jsonl"):
+        build("folder", path=str(folder))
+
+
+def test_qrels_of_no_split_are_one_clear_line(folder: Path, build: Any) -> None:
+    (folder / "qrels" / "test.tsv").rename(folder / "qrels" / "golden.tsv")
+    with pytest.raises(UserError, match=r"no split is called golden; expected train.tsv, dev.tsv or test.tsv"):
+        build("folder", path=str(folder))
+
+
+def test_documents_without_a_language_need_a_constant(folder: Path, build: Any) -> None:
+    (folder / "queries.jsonl").write_text("".join(json.dumps({**q, "lang": None}) + "\n" for q in QUERIES))
+    with pytest.raises(UserError, match=r"field lang: missing field .data_source.language is null too"):
+        build("folder", path=str(folder))
+    assert set(build("folder", path=str(folder), language="it").pairs["language"].to_pylist()) == {"it"}
+
+
+def test_the_readers_give_rows_their_numbers_for_others_to_use(folder: Path) -> None:
+    (corpus,), (queries,), (qrels,) = (
+        find_files(str(folder / name)) for name in ("corpus.jsonl.gz", "queries.jsonl", "qrels/test.tsv")
+    )
+    row, document = list(read_documents(read_jsonl(corpus), stop))[1]
+    assert (row.number, document.identifier, document.text, document.language) == (2, "d1", "Title document 1", "de")
+    assert next(read_queries(read_jsonl(queries), stop))[1].text == "query 0"
+    row, judgement = next(read_judgements(read_qrels(qrels), stop))
+    assert (row.number, judgement.query, judgement.passage, judgement.score) == (2, "q32", "d32", 2)
+    bad = [Row("corpus.jsonl", 7, {"_id": "d"}), Row("corpus.jsonl", 8, problem=RefusedRowError(Reason.BROKEN_JSON))]
+    for row in bad:
+        with pytest.raises(UserError, match=f"corpus.jsonl, row {row.number}"):
+            list(read_documents([row], stop))
