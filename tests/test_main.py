@@ -23,7 +23,7 @@ def test_usage_names_every_command() -> None:
     for name, what in entry.COMMANDS.items():
         assert f"{name}  " in entry.usage()
         assert what in entry.usage()
-        assert callable(importlib.import_module(f"retrofit.commands.{name}").main)
+        assert callable(importlib.import_module(f"retrofit.commands.{entry.MODULES.get(name, name)}").main)
 
 
 @pytest.mark.parametrize("arguments", [["-h"], ["--help"]])

@@ -8,8 +8,12 @@ import sys
 COMMANDS = {
     "train": "measure a model, retrofit it, and measure what was gained and what was forgotten",
     "evaluate": "measure models side by side on BEIR folders",
+    "inspect": "show what is in a selection of training data, and what was left out",
     "search": "answer queries over a file of texts with a trained model",
 }
+
+# A module called inspect beside train.py would hide the standard library's from what Lightning relaunches.
+MODULES = {"inspect": "inspect_data"}
 
 
 def usage() -> str:
@@ -37,7 +41,7 @@ def main() -> None:
     if name not in COMMANDS:
         print(f"retrofit: no command {name!r}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
-    module = importlib.import_module(f"retrofit.commands.{name}")
+    module = importlib.import_module(f"retrofit.commands.{MODULES.get(name, name)}")
     # As if the command's own file had been started: what relaunches sys.argv (Lightning's DDP) finds it again.
     sys.argv = [str(module.__file__), *sys.argv[2:]]
     module.main()

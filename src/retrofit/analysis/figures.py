@@ -135,6 +135,57 @@ def loss_curve(curve: pd.DataFrame, name: str) -> str:
         return _svg(figure, name, "Training loss by step")
 
 
+def count_bars(counts: dict[str, int], what: str, name: str) -> str:
+    """Return horizontal bars of counts, in the order given, the first on top.
+
+    Args:
+        counts: by label.
+        what: is counted; names the axis.
+        name: of the figure, unique in its page.
+    """
+    rows = range(len(counts))
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(WIDTH, 0.55 + 0.22 * max(1, len(counts))), layout="constrained")
+        axes = figure.add_subplot()
+        axes.barh(list(rows), list(counts.values()), height=0.7, color=SEEN)
+        for row, count in zip(rows, counts.values(), strict=True):
+            axes.annotate(
+                f"{count:,}", (count, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
+            )
+        axes.set_yticks(list(rows), list(counts))
+        axes.set_ylim(len(counts) - 0.4, -0.6)
+        axes.set_xlim(0, 1.2 * max(1, *counts.values(), 0))
+        axes.set_xlabel(what)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(length=0)
+        return _svg(figure, name, f"Number of {what}")
+
+
+def length_histogram(bins: list[str], queries: list[int], passages: list[int], name: str) -> str:
+    """Return the shares of queries and passages in each bin of lengths, side by side.
+
+    Args:
+        bins: names of the bins.
+        queries: how many queries are in each.
+        passages: how many passages are in each.
+        name: of the figure, unique in its page.
+    """
+    places = range(len(bins))
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+        axes = figure.add_subplot()
+        for shift, counts, colour in ((-0.2, queries, BASE), (0.2, passages, SEEN)):
+            shares = [100 * count / max(1, sum(counts)) for count in counts]
+            axes.bar([place + shift for place in places], shares, width=0.38, color=colour)
+        axes.set_xticks(list(places), bins, rotation=40, ha="right")
+        axes.set_xlabel("tokens")
+        axes.set_ylabel("% of texts")
+        axes.grid(visible=False, axis="x")
+        axes.tick_params(length=0)
+        return _svg(figure, name, "Lengths of queries and passages in tokens")
+
+
 def signed(value: float, digits: int = 4) -> str:
     """Return a number with its sign, a real minus; what rounds to zero has none."""
     text = f"{value:+.{digits}f}"

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 from markupsafe import Markup
 
 from retrofit.analysis.figures import interpolation_curve, language_bars, loss_curve, signed
+from retrofit.analysis.pages import render, score, words
 from retrofit.analysis.run_results import RunResults, is_retention
 from retrofit.artefacts import write_text
 
@@ -40,16 +40,9 @@ def write_report(run_folder: Path) -> Path:
 
 
 def _render(results: RunResults) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("retrofit", "analysis"),
-        autoescape=True,  # queries and passages are text from outside
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"signed": signed, "score": _score, "direction": _direction, "words": _words}
     config = results.config
-    page = environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         title=f"{config.get('experiment_name', 'run')} · {results.folder.name}",
         model=config["model"].get("name", ""),
         summary=_summary(results),
@@ -71,7 +64,6 @@ def _render(results: RunResults) -> str:
         model_folder=json.dumps((results.folder / "model").as_posix(), ensure_ascii=False),
         search_model=shlex.quote((results.folder / "model").as_posix()),
     )
-    return page + "\n"
 
 
 def _summary(results: RunResults) -> str:
@@ -79,9 +71,9 @@ def _summary(results: RunResults) -> str:
     parts = []
     for suite in results.suites:
         mean = results.suite_mean(suite)
-        moved = f"from {_score(mean['base'])} to {_score(mean['retrofitted'])} ({signed(mean['gain'])})"
+        moved = f"from {score(mean['base'])} to {score(mean['retrofitted'])} ({signed(mean['gain'])})"
         what = "what must not be forgotten" if is_retention(suite) else "what it was trained for"
-        parts.append(f"{what} ({_words(suite)}) nDCG@10 went {moved}")
+        parts.append(f"{what} ({words(suite)}) nDCG@10 went {moved}")
     return f"On {'; on '.join(parts)}." if parts else ""
 
 
@@ -93,17 +85,17 @@ def _cards(results: RunResults) -> list[dict[str, Any]]:
         if is_retention(suite):
             tasks = results.tasks(suite)
             worst = tasks.loc[tasks["gain"].idxmin()]
-            note = f"task that changed worst: {_words(worst['task'])} {signed(worst['gain'])}"
-            cards.append(_card(f"{_words(suite)}: change", figures, note))
+            note = f"task that changed worst: {words(worst['task'])} {signed(worst['gain'])}"
+            cards.append(_card(f"{words(suite)}: change", figures, note))
             continue
         languages = results.languages(suite)
         fell = sorted(languages.loc[languages["gain"] < 0, "language"])
         note = f"{_counted(len(languages))}, " + (f"fell: {', '.join(fell)}" if fell else "none fell")
-        cards.append(_card(f"{_words(suite)}: gain", figures, note))
+        cards.append(_card(f"{words(suite)}: gain", figures, note))
         for key, what in (("seen_languages", "languages trained on"), ("unseen_languages", "languages not trained on")):
             if key in figures:
                 group = figures[key]
-                cards.append(_card(f"{_words(suite)}: {what}", group, _counted(int(group["languages"]))))
+                cards.append(_card(f"{words(suite)}: {what}", group, _counted(int(group["languages"]))))
     return cards
 
 
@@ -145,16 +137,3 @@ def _trained_pairs(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _languages(query: str, document: str) -> str:
     return query if query == document else f"{query} → {document}"
-
-
-def _score(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _direction(value: float) -> str:
-    """Return the class of a change that is as large as the digits shown, none for a smaller one."""
-    return "up" if value >= 0.00005 else "down" if value <= -0.00005 else ""
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

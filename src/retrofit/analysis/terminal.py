@@ -29,15 +29,15 @@ def show_run(run_folder: Path) -> None:
         UserError: one of its files is missing or cannot be read.
     """
     results = RunResults.read(run_folder)
-    console = _console()
+    screen = console()
     for suite in results.suites:
         if not is_retention(suite):
-            console.print(_language_table(results, suite))
+            screen.print(_language_table(results, suite))
     for suite in results.suites:
-        _show_suite(console, results, suite)
+        _show_suite(screen, results, suite)
     if results.examples:
-        _show_examples(console, results)
-    _show_places(console, run_folder)
+        _show_examples(screen, results)
+    _show_places(screen, run_folder)
 
 
 def show_comparison(path: Path) -> None:
@@ -47,18 +47,19 @@ def show_comparison(path: Path) -> None:
         UserError: the file is missing or cannot be read.
     """
     comparison = Comparison.read_csv(path)
-    console = _console()
+    screen = console()
     for suite in comparison.suites:
-        console.print(_language_table(comparison, suite))
-        _show_suite(console, comparison, suite)
-    console.print(Text(f"written to {path}"), soft_wrap=True)
+        screen.print(_language_table(comparison, suite))
+        _show_suite(screen, comparison, suite)
+    screen.print(Text(f"written to {path}"), soft_wrap=True)
 
 
-def _console() -> Console:
+def console() -> Console:
+    """Return standard output as a console that shows texts as they stand, at least 100 columns wide."""
     # Texts come from a corpus: what looks like markup or an emoji's name in them is to be shown as it stands.
-    console = Console(markup=False, emoji=False, highlight=False)
-    if console.is_terminal:
-        return console
+    screen = Console(markup=False, emoji=False, highlight=False)
+    if screen.is_terminal:
+        return screen
     return Console(markup=False, emoji=False, highlight=False, width=max(100, shutil.get_terminal_size().columns))
 
 

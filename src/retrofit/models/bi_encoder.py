@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +63,29 @@ def chunks_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list
         start += size
 
 
+def load_tokenizer(folder: Path) -> Any:
+    """Return the fast tokenizer of a checkpoint folder."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, use_fast=True)
+
+
+def token_ids(
+    tokenizer: Any, prompts: Mapping[Kind, str], texts: Sequence[str], kind: Kind, max_length: int | None
+) -> list[list[int]]:
+    """Return the token ids of every text with its prompt, special tokens included, cut at ``max_length`` if given."""
+    if not texts:
+        return []
+    encoded = tokenizer(
+        [prompts[kind] + text for text in texts],
+        truncation=max_length is not None,
+        max_length=max_length,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    return list(encoded["input_ids"])
+
+
 class BiEncoder(nn.Module):
     """A transformers encoder with pooling, prompts and a length limit.
 
@@ -109,7 +132,7 @@ class BiEncoder(nn.Module):
             attention: the attention implementation transformers shall use; None leaves the choice to it.
             dropout: probability of dropping a hidden or attention unit in training; None keeps the checkpoint's.
         """
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
 
         changes: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
         if dropout is not None:
@@ -117,8 +140,7 @@ class BiEncoder(nn.Module):
         backbone = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **changes)
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None  # a layer over the first token that some classes add: unused, often not even stored
-        tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
-        return cls(backbone.eval(), tokenizer, pooling, prompts, max_length)
+        return cls(backbone.eval(), load_tokenizer(folder), pooling, prompts, max_length)
 
     @property
     def dimension(self) -> int:
@@ -127,16 +149,7 @@ class BiEncoder(nn.Module):
 
     def tokenize(self, texts: Sequence[str], kind: Kind, max_length: int | None = None) -> list[list[int]]:
         """Return the token ids of every text with its prompt, special tokens included."""
-        if not texts:
-            return []
-        prompt = self.prompts[kind]
-        encoded = self.tokenizer(
-            [prompt + text for text in texts],
-            truncation=True,
-            max_length=min(max_length or self.max_length, self.max_length),
-            return_attention_mask=False,
-        )
-        return list(encoded["input_ids"])
+        return token_ids(self.tokenizer, self.prompts, texts, kind, min(max_length or self.max_length, self.max_length))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return unit-length float32 embeddings ``[texts, dimension]`` of padded token ids ``[texts, tokens]``."""
@@ -161,7 +174,7 @@ class BiEncoder(nn.Module):
             precision: of the matrix products; the result is float32 in any case.
             label: where given, progress is logged under it every 20 seconds.
         """
-        token_ids = self.tokenize(texts, kind)
+        tokens = self.tokenize(texts, kind)
         embeddings = np.zeros((len(texts), self.dimension), dtype=np.float32)
         device = next(self.parameters()).device
         autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
@@ -170,8 +183,8 @@ class BiEncoder(nn.Module):
         started = reported = time.monotonic()
         done = 0
         with autocast:
-            for positions in chunks_by_length([len(ids) for ids in token_ids], token_budget):
-                input_ids, mask = pad([token_ids[i] for i in positions], self.tokenizer.pad_token_id)
+            for positions in chunks_by_length([len(ids) for ids in tokens], token_budget):
+                input_ids, mask = pad([tokens[i] for i in positions], self.tokenizer.pad_token_id)
                 embeddings[positions] = self(input_ids.to(device), mask.to(device)).cpu().numpy()
                 done += len(positions)
                 now = time.monotonic()
