@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from retrofit.commands.application import configuration_folder
-from retrofit.data.records import Pair, Split, to_table, write_pairs
+from retrofit.data.records import Pair, Split
+from retrofit.data.storage import PAIRS, REPORT, write_pairs
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import tiny_checkpoint
 
@@ -112,10 +113,11 @@ def _fill(
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the pairs.parquet of the tiny corpus, as a data source returns it."""
+    """The folder of the tiny corpus, as a data source returns it."""
     folder = tmp_path_factory.mktemp("source") / "tinycorpus0000001"
     folder.mkdir()
-    write_pairs(folder / "pairs.parquet", to_table(corpus_pairs()))
+    write_pairs(folder / PAIRS, corpus_pairs())
+    (folder / REPORT).write_text('{"rows": 0}', encoding="utf-8")
     return folder
 
 
@@ -140,9 +142,11 @@ def small_run(corpus: Path) -> list[str]:
     return [
         *SMALL_RUN,
         "data_source.name=made_up",
-        "data_source.pairs._target_=pathlib.Path",
-        "~data_source.pairs.cache",
-        f"+data_source.pairs._args_=['{corpus}']",
+        *(
+            override
+            for key in ("data_source.pairs", "evaluation.sources.embedded")
+            for override in (f"{key}._target_=pathlib.Path", f"~{key}.cache", f"+{key}._args_=['{corpus}']")
+        ),
     ]
 
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import peft
 import yaml
 
-from retrofit.data.records import content_id, read_pairs
+from retrofit.data.records import content_id, shown_id
+from retrofit.data.storage import PairSource
 from retrofit.evaluation.evaluate import EncodingSettings, evaluate
 from retrofit.evaluation.summary import METRIC_COLUMNS, metrics_frame, suite_mean
 from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
@@ -35,7 +36,7 @@ def question_set(folder: Path) -> RetrievalTask:
         rows = sorted((json.loads(line) for line in lines), key=lambda row: content_id(row["query"]))[:QUERIES]
     queries, corpus, qrels = {}, {}, {}
     for row in rows:
-        query_id, passage_id = content_id(row["query"], "q"), content_id(row["positive"])
+        query_id, passage_id = shown_id(content_id(row["query"], "q")), shown_id(content_id(row["positive"]))
         queries[query_id], corpus[passage_id] = row["query"], row["positive"]
         qrels.setdefault(query_id, {})[passage_id] = 1
     return RetrievalTask("question_sets", folder.name, rows[0]["lang"], rows[0]["lang"], queries, corpus, qrels)
@@ -45,8 +46,8 @@ def main() -> None:
     run, weights, *folders = sys.argv[1:]
     config = yaml.safe_load((Path(run) / "config.yaml").read_text(encoding="utf-8"))
     model, suite = config["model"], config["evaluation"]["suites"]["held_out"]
-    table = read_pairs(Path(instantiate(config["data_source"]["pairs"])) / "pairs.parquet")
-    tasks = tasks_from_pairs(table, "held_out", "validation", suite["tasks"], suite["pool"], 20, 100)
+    source = PairSource.open(Path(instantiate(config["data_source"]["pairs"])))
+    tasks = tasks_from_pairs(source, "held_out", "validation", suite["tasks"], suite["pool"], 20, 100)
     tasks += [question_set(Path(folder)) for folder in folders]
 
     def load() -> BiEncoder:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrofit.data.batching import PlannedBatches, text_batch
-from retrofit.data.embedded.corpus import share_positives
+from retrofit.data.batching import BatchContents, KnownPositives, PlannedBatches, text_batch
 from retrofit.data.records import Pair, content_id, to_table
-from retrofit.data.sampling import SamplingPlan
+from retrofit.data.sampling import Homogeneous, Mixture, SamplingPlan
 from retrofit.data.selection import strata
 
 
@@ -34,13 +36,15 @@ def test_every_other_passage_is_a_negative() -> None:
 
 
 def test_a_passage_that_stands_in_a_batch_twice_is_one_column() -> None:
-    batch = text_batch(rows(pair("q", "a"), pair("r", "a"), pair("s", "b", negatives=("a", "c", "c2"))), [0, 0, 0])
+    three = rows(pair("q", "a"), pair("r", "a"), pair("s", "b", negatives=("a", "c", "c2")))
+    batch = text_batch(three, [0, 0, 0], given_negatives=3)
     assert batch.passages == ["a", "b", "c", "c2"]
     assert batch.relevance.tolist() == [[1, -1, -1, -1], [1, -1, -1, -1], [-1, 1, -1, -1]]
 
 
 def test_other_known_positives_are_masked() -> None:
-    batch = text_batch(rows(pair("q", "a", "b"), pair("r", "b"), pair("s", "c", negatives=("d",))), [0, 0, 0])
+    three = rows(pair("q", "a", "b"), pair("r", "b"), pair("s", "c", negatives=("d",)))
+    batch = text_batch(three, [0, 0, 0], given_negatives=1)
     assert batch.passages == ["a", "b", "c", "d"]
     assert batch.relevance.tolist() == [[1, 0, -1, -1], [-1, 1, -1, -1], [-1, -1, 1, -1]]
 
@@ -56,7 +60,8 @@ def test_the_same_words_in_another_language_are_another_query() -> None:
 
 
 def test_a_labelled_negative_that_answers_is_masked() -> None:
-    batch = text_batch(rows(pair("q", "a", "b", negatives=("b",)), pair("r", "c", negatives=("a",))), [0, 0])
+    two = rows(pair("q", "a", "b", negatives=("b",)), pair("r", "c", negatives=("a",)))
+    batch = text_batch(two, [0, 0], given_negatives=2)
     assert batch.passages == ["a", "c", "b"]
     assert batch.relevance.tolist() == [[1, -1, 0], [-1, 1, -1]]
 
@@ -66,6 +71,33 @@ def test_positives_take_turns_by_visit(visit: int, expected: str) -> None:
     batch = text_batch(rows(pair("q", "a", "b", "c"), pair("r", "z")), [visit, 0])
     assert batch.passages == [expected, "z"]
     assert batch.relevance.tolist() == [[1, -1], [-1, 1]]
+
+
+@pytest.mark.parametrize(("visit", "expected"), [(0, "xy"), (1, "zx"), (2, "yz"), (3, "xy")])
+def test_given_negatives_take_turns_by_visit(visit: int, expected: str) -> None:
+    batch = text_batch(rows(pair("q", "a", negatives=("x", "y", "z")), pair("r", "b")), [visit, 0], given_negatives=2)
+    assert batch.passages == ["a", "b", *expected]
+    assert text_batch(rows(pair("q", "a", negatives=("x",)), pair("r", "b")), [visit, 0]).passages == ["a", "b"]
+
+
+def test_a_passage_that_answers_by_way_of_an_absent_pair_is_masked() -> None:
+    absent = pair("q", "b", group="elsewhere")
+    present = rows(pair("q", "a"), pair("r", "b"))
+    assert text_batch(present, [0, 0]).relevance.tolist() == [[1, -1], [-1, 1]]
+    known = KnownPositives(to_table([pair("q", "a"), pair("r", "b"), absent])).of([row["query_id"] for row in present])
+    assert text_batch(present, [0, 0], known=known).relevance.tolist() == [[1, 0], [-1, 1]]
+
+
+@given(st.lists(st.tuples(st.sampled_from("qrstu"), st.sampled_from("abcd")), max_size=12), st.data())
+@settings(deadline=None)
+def test_known_positives_are_those_of_every_pair(asked: list[tuple[str, str]], data: st.DataObject) -> None:
+    pairs = [pair(query, passage, group=str(n)) for n, (query, passage) in enumerate(asked)]
+    queries = data.draw(st.lists(st.sampled_from("qrstuv")))
+    known = KnownPositives(to_table(pairs)).of([content_id(query, "en") for query in queries])
+    for query in set(queries):
+        answers = {content_id(passage) for other, passage in asked if other == query}
+        times = sum(other == query for other, _ in asked)
+        assert known.get(content_id(query, "en"), set()) == (answers if times > 1 else set())
 
 
 def test_extra_passages_are_negatives_unless_they_answer() -> None:
@@ -104,7 +136,9 @@ def check(queries: Sequence[str], passages: Sequence[str], relevance: torch.Tens
 def test_no_known_positive_is_a_negative_and_no_other_is_masked(
     pairs: list[Pair], extra: list[str], visit: int
 ) -> None:
-    batch = text_batch(rows(*pairs), [visit] * len(pairs), [(content_id(text), text) for text in extra])
+    batch = text_batch(
+        rows(*pairs), [visit] * len(pairs), [(content_id(text), text) for text in extra], given_negatives=3
+    )
     known: dict[str, set[str]] = {}
     for each in pairs:
         known.setdefault(each.query, set()).update(each.positives)
@@ -124,25 +158,80 @@ def spelled(token_ids: list[list[int]]) -> list[str]:
     return ["".join(map(chr, ids[1:])) for ids in token_ids]
 
 
-def planned(pairs: list[Pair], random_negatives: int = 0, seed: int = 0, steps: int = 6) -> PlannedBatches:
+def planned(
+    pairs: list[Pair],
+    random_negatives: int = 0,
+    seed: int = 0,
+    steps: int = 6,
+    homogeneous: Homogeneous = "both",
+    given_negatives: int = 0,
+) -> PlannedBatches:
     table = to_table(pairs)
-    plan = SamplingPlan(strata(table), 3, steps, 0.5, seed)
-    return PlannedBatches(table, plan, letters, random_negatives, seed)
+    groups = strata(table, np.arange(len(table)))
+    plan = SamplingPlan(groups, 3, steps, Mixture(homogeneous=homogeneous), seed)
+    contents = BatchContents(given_negatives, random_negatives, seed=seed)
+    return PlannedBatches(table, plan, letters, contents)
 
 
-@given(PAIRS, st.integers(0, 3), st.integers(0, 20))
+LANGUAGES = st.sampled_from(["en", "de"])
+JUDGED = st.lists(
+    st.builds(
+        lambda query, positives, negatives, group, task, language, other: replace(
+            pair(query, *positives, negatives=tuple(negatives), group=group, language=language),
+            task=task,
+            document_language=other,
+        ),
+        st.sampled_from("qrstu"),
+        st.lists(TEXT, min_size=1, max_size=3, unique=True),
+        st.lists(TEXT, max_size=3, unique=True),
+        st.sampled_from("gh"),
+        st.sampled_from(["field_help", "bitext"]),
+        LANGUAGES,
+        LANGUAGES,
+    ),
+    min_size=5,
+    max_size=12,
+).filter(lambda pairs: max(Counter((p.task, p.language, p.document_language) for p in pairs).values()) > 1)
+
+
+@given(JUDGED, st.integers(0, 3), st.integers(0, 2), st.integers(0, 20), st.sampled_from(get_args(Homogeneous)))
 @settings(deadline=None)
-def test_planned_batches_never_push_a_query_from_an_answer(pairs: list[Pair], negatives: int, seed: int) -> None:
-    # share_positives is what the corpus promises: a query has all its answers in every row.
-    pairs, _ = share_positives(pairs)
-    batches = planned(pairs, negatives, seed)
-    known = {each.query: set(each.positives) for each in pairs}
+def test_planned_batches_never_push_a_query_from_an_answer(
+    pairs: list[Pair], random_negatives: int, given_negatives: int, seed: int, homogeneous: Homogeneous
+) -> None:
+    """Whatever shares a batch, and whichever pairs are not in it: no known answer is taken for a negative."""
+    batches = planned(pairs, random_negatives, seed, homogeneous=homogeneous, given_negatives=given_negatives)
+    known: dict[int, set[str]] = {}
+    for each in pairs:
+        known.setdefault(each.query_id, set()).update(each.positives)
     for step in range(len(batches)):
-        batch = batches[step]
-        assert all(ids[0] == ord("q") for ids in batch.token_ids[: batch.n_queries])
-        assert all(ids[0] == ord("p") for ids in batch.token_ids[batch.n_queries :])
-        texts = spelled(batch.token_ids)
-        check(texts[: batch.n_queries], texts[batch.n_queries :], batch.relevance, known)
+        rows = batches.reader.rows(batches.plan.batch(step).rows)
+        texts = batches.texts(step)
+        answers = [known[row["query_id"]] for row in rows]
+        assert texts.queries == [row["query"] for row in rows]
+        assert texts.relevance.shape == (len(texts.queries), len(texts.passages))
+        assert len(set(texts.passages)) == len(texts.passages)
+        for row, its_answers in zip(texts.relevance.tolist(), answers, strict=True):
+            assert row.count(1) == 1
+            for passage, entry in zip(texts.passages, row, strict=True):
+                assert (entry in (0, 1)) == (passage in its_answers)
+        token_ids = batches[step].token_ids
+        assert spelled(token_ids) == [*texts.queries, *texts.passages]
+        assert [chr(ids[0]) for ids in token_ids] == ["q"] * len(texts.queries) + ["p"] * len(texts.passages)
+
+
+def test_processes_share_a_batch_and_draw_their_own_negatives() -> None:
+    batches = planned(MANY, 2)
+    for step in range(len(batches)):
+        whole = set(batches.texts(step).queries)
+        first, second = (batches.of_process(rank, 2).texts(step) for rank in range(2))
+        assert len(first.queries) == len(second.queries) == len(whole) // 2
+        assert not set(first.queries) & set(second.queries)
+        assert set(first.queries) | set(second.queries) <= whole
+    assert any(
+        set(batches.of_process(0, 2).texts(step).passages[1:]) != set(batches.of_process(1, 2).texts(step).passages[1:])
+        for step in range(len(batches))
+    )
 
 
 MANY = [pair(f"q{n}", f"a{n}", f"b{n}") for n in range(20)] + [pair(f"q{n}", f"c{n}", language="de") for n in range(20)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from retrofit.artefacts import ArtefactStore
-from retrofit.data.records import content_id, read_pairs
+from retrofit.data.records import content_id, shown_id
+from retrofit.data.storage import PairSource
 from retrofit.evaluation.evaluate import (
     RESULT_SCHEMA,
     TOP_K,
@@ -67,8 +69,9 @@ class Recording:
 
 @pytest.fixture
 def tasks(corpus: Path) -> list[RetrievalTask]:
-    table = read_pairs(corpus / "pairs.parquet")
-    return tasks_from_pairs(table, "held_out", "test", ["field_help", "title_body", "bitext"], "language", None, None)
+    return tasks_from_pairs(
+        PairSource.open(corpus), "held_out", "test", ["field_help", "title_body", "bitext"], "language", None, None
+    )
 
 
 def test_every_text_is_encoded_once(encoder: BiEncoder, tasks: list[RetrievalTask]) -> None:
@@ -113,7 +116,9 @@ def test_results_are_those_of_every_task_on_its_own(encoder: BiEncoder, tasks: l
 
 def test_a_query_that_equals_its_passage_is_found(load_tiny: Any) -> None:
     encoder = load_tiny(prompts={"query": "", "passage": ""})
-    texts = {content_id(text): text for text in ("the lamp", "お茶の時間", "Ein längerer Satz über Kaffee", "zz")}
+    texts = {
+        shown_id(content_id(text)): text for text in ("the lamp", "お茶の時間", "Ein längerer Satz über Kaffee", "zz")
+    }
     qrels = {key: {key: 1} for key in texts}
     task = RetrievalTask("s", "same", "en", "en", texts, texts, qrels)
     rows = evaluate(encoder, [task], SETTINGS).to_pylist()
@@ -128,14 +133,14 @@ def test_results_survive_parquet(encoder: BiEncoder, tasks: list[RetrievalTask],
 
 
 SUITES: dict[str, dict[str, Any]] = {
-    "held_out": {"tasks": ["field_help"], "pool": "language", "max_queries": 2, "max_passages": None},
-    "retention_bitext": {"tasks": ["bitext"], "pool": "task", "max_queries": 2, "max_passages": 5},
+    "held_out": {"source": "own", "tasks": ["field_help"], "pool": "language", "max_queries": 2, "max_passages": None},
+    "retention_bitext": {"source": "own", "tasks": ["bitext"], "pool": "task", "max_queries": 2, "max_passages": 5},
 }
 
 
-def suites(encoder: Any, store: ArtefactStore, table: pa.Table, **changes: Any) -> pa.Table:
+def suites(encoder: Any, store: ArtefactStore, source: PairSource, **changes: Any) -> pa.Table:
     arguments = {
-        "weights": "w", "table": table, "data": "d", "suites": SUITES, "split": "test", "settings": SETTINGS,
+        "weights": "w", "sources": {"own": source}, "suites": SUITES, "split": "test", "settings": SETTINGS,
         "store": store, "label": "tiny", **changes,
     }  # fmt: skip
     return evaluate_suites(encoder, **arguments)
@@ -145,7 +150,6 @@ def suites(encoder: Any, store: ArtefactStore, table: pa.Table, **changes: Any) 
     "changes",
     [
         {"weights": "other"},
-        {"data": "other"},
         {"split": "validation"},
         {"settings": EncodingSettings("float32", 1024)},
         {"suites": {name: suite | {"max_queries": 3} for name, suite in SUITES.items()}},
@@ -155,24 +159,30 @@ def suites(encoder: Any, store: ArtefactStore, table: pa.Table, **changes: Any) 
 def test_suites_are_measured_once_and_again_when_something_changes(
     encoder: BiEncoder, corpus: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    table, store, recording = read_pairs(corpus / "pairs.parquet"), ArtefactStore(tmp_path), Recording(encoder)
-    first = suites(recording, store, table)
+    source, store, recording = PairSource.open(corpus), ArtefactStore(tmp_path), Recording(encoder)
+    first = suites(recording, store, source)
     assert set(first["suite"].to_pylist()) == set(SUITES)
     encoded = len(recording.asked["query"])
     assert encoded > 0
-    assert suites(recording, store, table, label="another name").equals(first)
+    assert suites(recording, store, source, label="another name").equals(first)
     assert len(recording.asked["query"]) == encoded
-    suites(recording, store, table, **changes)
+    suites(recording, store, source, **changes)
     assert len(recording.asked["query"]) > encoded
 
 
-def test_a_suite_without_pairs_in_the_split_has_no_rows(encoder: BiEncoder, corpus: Path, tmp_path: Path) -> None:
-    import pyarrow.compute as pc
-
-    table = read_pairs(corpus / "pairs.parquet")
-    gone = pc.and_(pc.equal(table["task"], "bitext"), pc.equal(table["split"], "test"))
-    results = suites(encoder, ArtefactStore(tmp_path), table.filter(pc.invert(gone)))
-    assert set(results["suite"].to_pylist()) == {"held_out"}
+def test_suites_of_another_source_are_measured_again(encoder: BiEncoder, corpus: Path, tmp_path: Path) -> None:
+    first, store, recording = PairSource.open(corpus), ArtefactStore(tmp_path), Recording(encoder)
+    other = replace(first, folder=tmp_path / "another")
+    two: dict[str, dict[str, Any]] = {
+        "held_out": SUITES["held_out"],
+        "retention_bitext": SUITES["retention_bitext"] | {"source": "other"},
+    }
+    suites(recording, store, first)
+    encoded = len(recording.asked["query"])
+    suites(recording, store, first, sources={"own": first, "other": first}, suites=two)
+    assert len(recording.asked["query"]) == encoded
+    suites(recording, store, first, sources={"own": first, "other": other}, suites=two)
+    assert len(recording.asked["query"]) > encoded
 
 
 def test_equal_scores_are_ordered_alike_in_the_metrics_and_in_the_passages_shown() -> None:

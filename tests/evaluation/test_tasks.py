@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrofit.data.records import Pair, content_id, to_table
+from retrofit.data.records import PASSAGE_SCHEMA, Pair, Passage, content_id, shown_id, to_table
+from retrofit.data.storage import PairSource
 from retrofit.errors import UserError
 from retrofit.evaluation.tasks import RetrievalTask, folder_fingerprint, tasks_from_beir, tasks_from_pairs
 
@@ -33,12 +35,21 @@ PAIRS = [
 ]
 
 
-def built(pairs: list[Pair] = PAIRS, **options: Any) -> dict[tuple[str, str, str], RetrievalTask]:
+def source(pairs: list[Pair], passages: list[Passage] | None = None) -> PairSource:
+    further = None
+    if passages is not None:
+        further = pa.Table.from_pylist([passage.row() for passage in passages], schema=PASSAGE_SCHEMA)
+    return PairSource(Path("made up"), to_table(pairs), further, {})
+
+
+def built(
+    pairs: list[Pair] = PAIRS, passages: list[Passage] | None = None, **options: Any
+) -> dict[tuple[str, str, str], RetrievalTask]:
     arguments = {
         "suite": "s", "split": "test", "tasks": ["help", "desc", "bitext"], "pool": "task",
         "max_queries": None, "max_passages": None, **options,
     }  # fmt: skip
-    tasks = tasks_from_pairs(to_table(pairs), **arguments)
+    tasks = tasks_from_pairs(source(pairs, passages), **arguments)
     return {(task.task, task.query_language, task.document_language): task for task in tasks}
 
 
@@ -79,20 +90,37 @@ def test_a_pool_of_a_language_holds_the_passages_of_all_tasks_and_knows_all_answ
 def test_identifiers_are_content_hashes() -> None:
     task = built()["help", "en", "en"]
     assert task.suite == "s"
-    assert all(passage_id == content_id(text) for passage_id, text in task.corpus.items())
-    assert all(query_id == content_id(text, "en") for query_id, text in task.queries.items())
+    assert all(passage_id == shown_id(content_id(text)) for passage_id, text in task.corpus.items())
+    assert all(query_id == shown_id(content_id(text, "en")) for query_id, text in task.queries.items())
 
 
 def test_other_splits_give_no_passage() -> None:
     assert {task.suite for task in built(split="train", pool="language").values()} == {"s"}
     (task,) = built(split="train", pool="language").values()
     assert list(task.corpus.values()) == ["h"]
-    assert built(split="validation") == {}
+
+
+def test_a_suite_without_pairs_is_an_error_that_names_it() -> None:
+    with pytest.raises(UserError, match=r"^evaluation\.suites\.s: .* validation pairs"):
+        built(split="validation")
+
+
+def test_all_tasks_of_the_split_unless_some_are_named() -> None:
+    assert {key[0] for key in built(tasks=None)} == {"help", "desc", "bitext", "other"}
+
+
+def test_the_further_passages_of_a_source_are_in_the_pools_of_their_language() -> None:
+    further = [Passage("h", "en", "s"), Passage("a", "en", "s"), Passage("y", "de", "s"), Passage("z", "ja", "s")]
+    tasks = built(passages=further, pool="language")
+    assert set(tasks["help", "en", "en"].corpus.values()) == {"a", "b", "c", "d", "e", "h"}
+    assert set(tasks["bitext", "en", "de"].corpus.values()) == {"f", "g", "y"}
+    assert answers(tasks["help", "en", "en"]) == {"q1": {"a", "b", "d"}, "q2": {"c"}}
+    assert set(built(passages=further)["help", "en", "en"].corpus.values()) == {"a", "b", "c"}
 
 
 def test_an_unknown_task_is_an_error_that_names_the_key_of_the_suite() -> None:
     with pytest.raises(UserError) as caught:
-        built(tasks=["help", "halp"])
+        built(tasks=["halp"])
     assert "halp" in str(caught.value)
     assert "evaluation.suites.s.tasks" in str(caught.value)
     assert "task_mix" not in str(caught.value)
@@ -201,20 +229,19 @@ def test_subsets_are_searched_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("corpus", "queries", "qrels", "expected"),
     [
-        ([CORPUS[0], "{"], QUERIES, QRELS, "corpus.jsonl, row 2: expected a JSON object with the strings _id and text"),
-        ([CORPUS[0], ""], QUERIES, QRELS, "corpus.jsonl, row 2: expected"),
-        ([CORPUS[0], [1, 2]], QUERIES, QRELS, "corpus.jsonl, row 2: expected"),
-        ([CORPUS[0], "null"], QUERIES, QRELS, "corpus.jsonl, row 2: expected"),
-        (CORPUS, [{"_id": 1, "text": "tea"}], QRELS, "queries.jsonl, row 1: expected"),
-        (CORPUS, [QUERIES[0], {"_id": "q2"}], QRELS, "queries.jsonl, row 2: expected"),
-        (CORPUS, [QUERIES[0], {"_id": "q2", "text": None}], QRELS, "queries.jsonl, row 2: expected"),
-        (CORPUS, QUERIES, QRELS + "q1\td9\t1\n", "test.tsv, row 6: passage d9 is in neither file"),
-        (CORPUS, QUERIES, QRELS + "q9\td1\t1\n", "test.tsv, row 6: query q9 is in neither file"),
-        (CORPUS, QUERIES, "q1\td1\n", "test.tsv, row 1: expected query-id, corpus-id and a whole-number score"),
-        (CORPUS, QUERIES, QRELS + "q1\td1\t0.5\n", "test.tsv, row 6: expected query-id"),
-        (CORPUS, QUERIES, QRELS + "q1\td1\t\n", "test.tsv, row 6: expected query-id"),
-        (CORPUS, QUERIES, QRELS + "q1\td1\t²\n", "test.tsv, row 6: expected query-id"),
-        (CORPUS, QUERIES, QRELS + "q1\td1\t--1\n", "test.tsv, row 6: expected query-id"),
+        ([CORPUS[0], "{"], QUERIES, QRELS, "corpus.jsonl, row 2: broken JSON"),
+        ([CORPUS[0], [1, 2]], QUERIES, QRELS, "corpus.jsonl, row 2: not an object"),
+        ([CORPUS[0], "null"], QUERIES, QRELS, "corpus.jsonl, row 2: not an object"),
+        (CORPUS, [QUERIES[0], {"_id": "q2"}], QRELS, "queries.jsonl, row 2, field text: missing field"),
+        (CORPUS, [QUERIES[0], {"_id": "q2", "text": None}], QRELS, "queries.jsonl, row 2, field text: null field"),
+        (CORPUS, [QUERIES[0], {"_id": "q2", "text": 5}], QRELS, "queries.jsonl, row 2, field text: not a text"),
+        (CORPUS, QUERIES, QRELS + "q1\td9\t1\n", "test.tsv, row 6: unknown passage (d9)"),
+        (CORPUS, QUERIES, QRELS + "q9\td1\t1\n", "test.tsv, row 6: unknown query (q9)"),
+        (CORPUS, QUERIES, "q1\td1\n", "test.tsv, row 1: wrong number of fields (2)"),
+        (CORPUS, QUERIES, QRELS + "q1\td1\t0.5\n", "test.tsv, row 6, field score: not a score (0.5)"),
+        (CORPUS, QUERIES, QRELS + "q1\td1\t\n", "test.tsv, row 6, field score: not a score"),
+        (CORPUS, QUERIES, QRELS + "q1\td1\t²\n", "test.tsv, row 6, field score: not a score (²)"),
+        (CORPUS, QUERIES, QRELS + "q1\td1\t--1\n", "test.tsv, row 6, field score: not a score (--1)"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, corpus: list[Any], queries: list[Any], qrels: str, expected: str) -> None:
@@ -239,7 +266,10 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(UserError) as caught:
         tasks_from_beir(folder, "suite")
-    assert str(folder / name) in str(caught.value)
+    message = str(caught.value)
+    assert message.startswith(f"folders={folder}: ")
+    assert name in message.split("expected", 1)[1]
+    assert "\n" not in message
 
 
 def test_a_folder_without_a_relevant_passage_has_no_task(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ import pytorch_lightning as pl
 import torch
 
 from retrofit.data.batching import PlannedBatches, TokenBatch
-from retrofit.data.records import read_pairs
+from retrofit.data.curation.artefact import Curation
 from retrofit.data.selection import select
+from retrofit.data.storage import PairSource
+from retrofit.data.training_data import TrainingData
 from retrofit.instantiation import instantiate
 from retrofit.losses.info_nce import InfoNCE
 from retrofit.models.adapters import apply_adapter
@@ -28,6 +30,13 @@ Compose = Callable[..., dict[str, Any]]
 STEPS = 6
 
 
+def whole_source(corpus: Path) -> TrainingData:
+    """All training pairs of the tiny corpus."""
+    source = PairSource.open(corpus)
+    rows = select(source.pairs, "train")
+    return TrainingData(source, Curation(rows, source.pairs.slice(0, 0), {}), rows)
+
+
 @pytest.fixture
 def config(train_config: Compose) -> dict[str, Any]:
     return train_config("model=tiny", "batching.batch_size=4", f"batching.steps={STEPS}", "negatives=random")
@@ -35,8 +44,7 @@ def config(train_config: Compose) -> dict[str, Any]:
 
 @pytest.fixture
 def batches(config: dict[str, Any], corpus: Path, encoder: BiEncoder) -> PlannedBatches:
-    table = select(read_pairs(corpus / "pairs.parquet"), "train")
-    return planned_batches(config, table, None, encoder)
+    return planned_batches(config, whole_source(corpus), encoder)
 
 
 def adapted(load: Load, compose: Compose, adapter: str, **options: Any) -> BiEncoder:
@@ -242,10 +250,14 @@ def test_the_learning_rate_rises_and_falls_linearly() -> None:
 @pytest.fixture
 def anchored(train_config: Compose, corpus: Path, encoder: BiEncoder) -> PlannedBatches:
     config = train_config(
-        "model=tiny", "batching.batch_size=4", f"batching.steps={STEPS}", "anchor=base", "anchor.texts=5"
+        "model=tiny",
+        "batching.batch_size=4",
+        f"batching.steps={STEPS}",
+        "anchor=base",
+        "anchor.texts=5",
+        "anchor.tasks=[definition]",
     )
-    table = read_pairs(corpus / "pairs.parquet")
-    return planned_batches(config, select(table, "train"), select(table, "train", ["definition"]), encoder)
+    return planned_batches(config, whole_source(corpus), encoder)
 
 
 def test_anchors_are_drawn_by_seed_and_step(anchored: PlannedBatches, batches: PlannedBatches) -> None:
@@ -259,7 +271,8 @@ def test_anchors_are_drawn_by_seed_and_step(anchored: PlannedBatches, batches: P
 def test_anchors_are_queries_and_passages_of_their_own_pairs(
     anchored: PlannedBatches, encoder: BiEncoder, corpus: Path
 ) -> None:
-    pairs = select(read_pairs(corpus / "pairs.parquet"), "train", ["definition"]).to_pylist()
+    table = PairSource.open(corpus).pairs
+    pairs = table.take(select(table, "train", ["definition"])).to_pylist()
     texts = {f"query: {row['query']}" for row in pairs} | {f"passage: {row['positives'][0]}" for row in pairs}
     spelled = {
         encoder.tokenizer.decode(ids, skip_special_tokens=True)

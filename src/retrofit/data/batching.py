@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,9 +12,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from retrofit.data.sampling import PlannedBatch, SamplingPlan
+from retrofit.data.sampling import SamplingPlan
+from retrofit.data.storage import RowReader
 
 Tokenize = Callable[[Sequence[str], Literal["query", "passage"]], list[list[int]]]
+
+_COLUMNS = ["query_id", "query", "positive_ids", "positives", "negative_ids", "negatives"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,42 @@ class TokenBatch:
     anchors: list[list[int]]
 
 
+class KnownPositives:
+    """Every passage known to answer a query, over all pairs of a table that ask it: in any task, language and split.
+
+    A batch may hold a passage that answers one of its queries by way of a pair that is not in the batch. What is kept
+    in memory are the row numbers of the queries that more than one pair asks.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._reader = RowReader(table.select(["query_id", "positive_ids"]))
+        query_ids = table["query_id"].to_numpy()
+        order = np.argsort(query_ids, kind="stable")
+        query_ids = query_ids[order]
+        same = query_ids[1:] == query_ids[:-1]
+        repeated = np.zeros(len(order), dtype=bool)
+        repeated[1:] |= same
+        repeated[:-1] |= same
+        self._query_ids = query_ids[repeated]
+        self._rows = order[repeated]
+
+    def of(self, query_ids: Sequence[int]) -> dict[int, set[int]]:
+        """Return the passage ids by query id; a query that one pair alone asks is left out."""
+        asked = np.unique(np.array(query_ids, dtype=np.uint64))
+        starts, ends = (np.searchsorted(self._query_ids, asked, side) for side in ("left", "right"))
+        rows = [self._rows[start:end] for start, end in zip(starts, ends, strict=True)]
+        known: dict[int, set[int]] = {}
+        for row in self._reader.rows(np.concatenate(rows)) if rows else ():
+            known.setdefault(row["query_id"], set()).update(row["positive_ids"])
+        return known
+
+
 def text_batch(
-    rows: Sequence[dict[str, Any]], visits: Sequence[int], extra_passages: Sequence[tuple[str, str]] = ()
+    rows: Sequence[Mapping[str, Any]],
+    visits: Sequence[int],
+    extra_passages: Sequence[tuple[int, str]] = (),
+    known: Mapping[int, Collection[int]] | None = None,
+    given_negatives: int = 0,
 ) -> TextBatch:
     """Return the texts of a step and their relevance.
 
@@ -58,48 +96,68 @@ def text_batch(
 
     Args:
         rows: records of ``PAIR_SCHEMA``.
-        visits: how often each row was drawn before; chooses among its positives in turn.
+        visits: how often each row was drawn before; chooses among its positives, and its negatives, in turn.
         extra_passages: (passage id, text) of further negatives.
+        known: passages known to answer a query by way of other pairs.
+        given_negatives: how many of a row's own negatives to take.
     """
-    column: dict[str, int] = {}
+    column: dict[int, int] = {}
     passages: list[str] = []
 
-    def add(passage_id: str, text: str) -> int:
+    def add(passage_id: int, text: str) -> int:
         if passage_id not in column:
             column[passage_id] = len(passages)
             passages.append(text)
         return column[passage_id]
 
     chosen = []
-    known: dict[str, set[str]] = {}
+    answers = {query_id: set(passage_ids) for query_id, passage_ids in (known or {}).items()}
     for row, visit in zip(rows, visits, strict=True):
         turn = int(visit) % len(row["positives"])
         chosen.append(add(row["positive_ids"][turn], row["positives"][turn]))
-        known.setdefault(row["query_id"], set()).update(row["positive_ids"])
-    for row in rows:
-        for passage_id, text in zip(row["negative_ids"], row["negatives"], strict=True):
-            add(passage_id, text)
+        answers.setdefault(row["query_id"], set()).update(row["positive_ids"])
+    for row, visit in zip(rows, visits, strict=True):
+        for place in range(min(given_negatives, len(row["negatives"]))):
+            turn = (int(visit) * given_negatives + place) % len(row["negatives"])
+            add(row["negative_ids"][turn], row["negatives"][turn])
     for passage_id, text in extra_passages:
         add(passage_id, text)
 
     relevance = torch.full((len(rows), len(passages)), -1, dtype=torch.int8)
     for index, row in enumerate(rows):
-        relevance[index, [column[i] for i in known[row["query_id"]] if i in column]] = 0
+        relevance[index, [column[i] for i in answers[row["query_id"]] if i in column]] = 0
         relevance[index, chosen[index]] = 1
     return TextBatch([row["query"] for row in rows], passages, relevance)
+
+
+@dataclass(frozen=True)
+class BatchContents:
+    """What stands in a batch besides the pairs of the plan.
+
+    Attributes:
+        given_negatives: of the hard negatives that the data source gives with a pair, how many a visit takes in turn.
+        random_negatives: passages drawn for each query from what the batch is drawn from.
+        anchors: texts a step whose embeddings should stay where the base has them.
+        seed: of the draws.
+    """
+
+    given_negatives: int = 0
+    random_negatives: int = 0
+    anchors: int = 0
+    seed: int = 0
 
 
 class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
     """The steps of a run as a dataset: item k is the batch of step k, tokenised.
 
     Attributes:
-        table: pairs of ``PAIR_SCHEMA``.
+        reader: of pairs of ``PAIR_SCHEMA``, which may be memory-mapped.
         plan: which rows form which batch.
         tokenize: turns texts of a kind into token ids.
-        random_negatives: passages of the same task and language drawn for each query besides the in-batch ones.
-        anchors: pairs of ``PAIR_SCHEMA`` that lend their texts as anchors, None where there are none.
-        n_anchors: anchor texts a step.
-        seed: of both draws.
+        contents: what stands in a batch besides.
+        anchor_rows: rows that lend their texts as anchors, int64.
+        rank: number of the process, of ``world_size`` that share every batch.
+        world_size: number of processes.
     """
 
     def __init__(
@@ -107,45 +165,54 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
         table: pa.Table,
         plan: SamplingPlan,
         tokenize: Tokenize,
-        random_negatives: int = 0,
-        anchors: pa.Table | None = None,
-        n_anchors: int = 0,
-        seed: int = 0,
+        contents: BatchContents | None = None,
+        anchor_rows: np.ndarray | None = None,
     ) -> None:
-        self.table = table
+        self.reader = RowReader(table.select(_COLUMNS))
         self.plan = plan
         self.tokenize = tokenize
-        self.random_negatives = random_negatives
-        self.anchors = anchors
-        self.n_anchors = n_anchors
-        self.seed = seed
+        self.contents = contents or BatchContents()
+        self.anchor_rows = np.empty(0, dtype=np.int64) if anchor_rows is None else anchor_rows
+        self.known = KnownPositives(table)
+        self.rank, self.world_size = 0, 1
+
+    def of_process(self, rank: int, world_size: int) -> PlannedBatches:
+        """Return the same steps as one of several processes sees them."""
+        share = copy.copy(self)
+        share.rank, share.world_size = rank, world_size
+        return share
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, step: int) -> TokenBatch:
-        planned = self.plan.batch(step)
-        rows = self.table.take(planned.rows).to_pylist()
-        texts = text_batch(rows, planned.visits.tolist(), self._draw(step, planned))
+        texts = self.texts(step)
         token_ids = self.tokenize(texts.queries, "query") + self.tokenize(texts.passages, "passage")
         return TokenBatch(token_ids, len(texts.queries), texts.relevance, self._anchor_token_ids(step))
 
-    def _draw(self, step: int, planned: PlannedBatch) -> list[tuple[str, str]]:
-        """Return positives of other pairs of the batch's stratum; the relevance matrix masks those that answer."""
-        if self.random_negatives == 0:
+    def texts(self, step: int) -> TextBatch:
+        """Return the texts of a step before they are tokenised."""
+        planned = self.plan.batch(step).shard(self.rank, self.world_size)
+        rows = self.reader.rows(planned.rows)
+        extra = self._random_passages(step, len(rows))
+        known = self.known.of([row["query_id"] for row in rows])
+        return text_batch(rows, planned.visits.tolist(), extra, known, self.contents.given_negatives)
+
+    def _random_passages(self, step: int, queries: int) -> list[tuple[int, str]]:
+        """Return positives of other pairs; the relevance matrix masks those that answer a query of the batch."""
+        if self.contents.random_negatives == 0:
             return []
-        generator = np.random.default_rng([self.seed, 2, step])
-        pool = self.plan.rows(step)
-        drawn = generator.choice(pool, size=min(len(pool), self.random_negatives * len(planned.rows)), replace=False)
-        others = self.table.take(drawn).to_pylist()
+        generator = np.random.default_rng([self.contents.seed, 2, step, self.rank])
+        drawn = self.plan.sample(step, self.contents.random_negatives * queries, generator)
+        others = self.reader.rows(drawn)
         return [(other["positive_ids"][0], other["positives"][0]) for other in others]
 
     def _anchor_token_ids(self, step: int) -> list[list[int]]:
-        if self.anchors is None or self.n_anchors == 0:
+        count = min(len(self.anchor_rows), self.contents.anchors)
+        if count == 0:
             return []
-        generator = np.random.default_rng([self.seed, 3, step])
-        drawn = generator.choice(len(self.anchors), size=min(len(self.anchors), self.n_anchors), replace=False)
-        rows = self.anchors.take(drawn).to_pylist()
+        generator = np.random.default_rng([self.contents.seed, 3, step, self.rank])
+        rows = self.reader.rows(generator.choice(self.anchor_rows, size=count, replace=False))
         queries = [row["query"] for row in rows[::2]]
         passages = [row["positives"][0] for row in rows[1::2]]
         return self.tokenize(queries, "query") + (self.tokenize(passages, "passage") if passages else [])

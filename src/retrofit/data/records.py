@@ -1,4 +1,4 @@
-"""What crosses a border: the pair record, its one Parquet schema, and content hashes.
+"""What crosses a border: the pair record, its one Arrow schema, and content hashes.
 
 A *pair* is a query with every passage known to answer it. Its identifiers are hashes of content, so the same text has
 the same identifier in every language pool, split, run and machine, and a loss can mask duplicates by comparing them.
@@ -7,39 +7,54 @@ the same identifier in every language pool, split, run and machine, and a loss c
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
+LABEL = pa.dictionary(pa.int16(), pa.string())
+"""Type of columns with few different values: two bytes a row, so that selecting reads no text."""
+
 PAIR_SCHEMA = pa.schema(
     [
-        pa.field("query_id", pa.string(), nullable=False),
+        pa.field("query_id", pa.uint64(), nullable=False),
         pa.field("query", pa.string(), nullable=False),
-        pa.field("positive_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("positive_ids", pa.list_(pa.uint64()), nullable=False),
         pa.field("positives", pa.list_(pa.string()), nullable=False),
-        pa.field("negative_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("negative_ids", pa.list_(pa.uint64()), nullable=False),
         pa.field("negatives", pa.list_(pa.string()), nullable=False),
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("language", pa.string(), nullable=False),
-        pa.field("document_language", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
+        pa.field("task", LABEL, nullable=False),
+        pa.field("language", LABEL, nullable=False),
+        pa.field("document_language", LABEL, nullable=False),
+        pa.field("source", LABEL, nullable=False),
         pa.field("group", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
+        pa.field("split", LABEL, nullable=False),
+    ]
+)
+
+PASSAGE_SCHEMA = pa.schema(
+    [
+        pa.field("passage_id", pa.uint64(), nullable=False),
+        pa.field("passage", pa.string(), nullable=False),
+        pa.field("language", LABEL, nullable=False),
+        pa.field("source", LABEL, nullable=False),
     ]
 )
 
 
-def content_id(text: str, language: str = "") -> str:
-    """Return 16 hex digits that identify a text (and, for queries, the language that asks it)."""
-    return hashlib.blake2b(f"{language}\x1f{text}".encode(), digest_size=8).hexdigest()
+def content_id(text: str, language: str = "") -> int:
+    """Return 64 bits that identify a text (and, for queries, the language that asks it)."""
+    digest = hashlib.blake2b(f"{language}\x1f{text}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def shown_id(identifier: int) -> str:
+    """Return an identifier as results and reports show it: 16 hex digits."""
+    return f"{identifier:016x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,33 +84,59 @@ class Pair:
     negatives: tuple[str, ...] = ()
 
     @property
-    def query_id(self) -> str:
+    def query_id(self) -> int:
         """Content hash of (language, query)."""
         return content_id(self.query, self.language)
 
+    def row(self) -> dict[str, Any]:
+        """Return the pair as a row of ``PAIR_SCHEMA``, identifiers filled in."""
+        return {
+            "query_id": self.query_id,
+            "query": self.query,
+            "positive_ids": [content_id(text) for text in self.positives],
+            "positives": list(self.positives),
+            "negative_ids": [content_id(text) for text in self.negatives],
+            "negatives": list(self.negatives),
+            "task": self.task,
+            "language": self.language,
+            "document_language": self.document_language,
+            "source": self.source,
+            "group": self.group,
+            "split": self.split,
+        }
 
-def to_table(pairs: Iterable[Pair]) -> pa.Table:
-    """Return pairs as an Arrow table of ``PAIR_SCHEMA``, identifiers filled in."""
-    pairs = list(pairs)
-    columns: dict[str, list[Any]] = {
-        "query_id": [pair.query_id for pair in pairs],
-        "positive_ids": [[content_id(text) for text in pair.positives] for pair in pairs],
-        "negative_ids": [[content_id(text) for text in pair.negatives] for pair in pairs],
-    }
-    columns |= {name: [getattr(pair, name) for pair in pairs] for name in PAIR_SCHEMA.names if name not in columns}
-    return pa.Table.from_pydict(columns, schema=PAIR_SCHEMA)
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Pair:
+        """Return the pair that a row of ``PAIR_SCHEMA`` holds."""
+        names = ("query", "task", "language", "document_language", "source", "group", "split")
+        labels = {name: row[name] for name in names}
+        return cls(positives=tuple(row["positives"]), negatives=tuple(row["negatives"]), **labels)
 
 
-def write_pairs(path: Path, table: pa.Table) -> None:
-    """Write pairs as Parquet, aside and then renamed."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        pq.write_table(table.cast(PAIR_SCHEMA), partial, compression="zstd")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A passage that is searched although no pair may point to it: the rest of a corpus.
+
+    Attributes:
+        passage: its text.
+        language: its language, as the source names it.
+        source: name of the data source.
+    """
+
+    passage: str
+    language: str
+    source: str
+
+    def row(self) -> dict[str, Any]:
+        """Return the passage as a row of ``PASSAGE_SCHEMA``, its identifier filled in."""
+        return {
+            "passage_id": content_id(self.passage),
+            "passage": self.passage,
+            "language": self.language,
+            "source": self.source,
+        }
 
 
-def read_pairs(path: Path) -> pa.Table:
-    """Return the pairs of a Parquet file as an Arrow table of ``PAIR_SCHEMA``."""
-    return pq.read_table(path, schema=PAIR_SCHEMA, memory_map=True)
+def to_table(pairs: Sequence[Pair]) -> pa.Table:
+    """Return pairs as an Arrow table of ``PAIR_SCHEMA`` in memory."""
+    return pa.Table.from_pylist([pair.row() for pair in pairs], schema=PAIR_SCHEMA)

@@ -3,11 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from retrofit.data.selection import Stratum
+
+Homogeneous = Literal["both", "task", "language", "mixed"]
+"""What the pairs of a batch have in common: task and languages, the task, the languages, or nothing."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """In which proportions tasks and languages are drawn, and what shares a batch.
+
+    A task of n pairs gets a share of all draws proportional to ``weight · n^alpha_task``; within a task, a language
+    pair of m pairs gets a share of the task's proportional to ``m^alpha_language``. An exponent of 1 follows the data,
+    0 treats all alike (temperature sampling, Conneau et al. 2020, section 3.1, on two axes).
+
+    Attributes:
+        alpha_task: exponent of a task's size.
+        alpha_language: exponent of a language pair's size within its task.
+        task_weights: factor by task, 1 where a task is not named.
+        homogeneous: what the pairs of a batch have in common.
+    """
+
+    alpha_task: float = 0.5
+    alpha_language: float = 0.5
+    task_weights: Mapping[str, float] = field(default_factory=dict)
+    homogeneous: Homogeneous = "both"
+
+    def shares(self, sizes: Mapping[Stratum, int]) -> dict[Stratum, float]:
+        """Return each stratum's share of the draws; they sum to 1.
+
+        Args:
+            sizes: number of pairs of each stratum, all above zero.
+        """
+        size_of_task: dict[str, int] = {}
+        within: dict[str, float] = {}
+        for (task, *_), size in sizes.items():
+            size_of_task[task] = size_of_task.get(task, 0) + size
+            within[task] = within.get(task, 0.0) + size**self.alpha_language
+        mass = {task: self.task_weights.get(task, 1.0) * size**self.alpha_task for task, size in size_of_task.items()}
+        total = sum(mass.values())
+        return {
+            key: mass[key[0]] / total * size**self.alpha_language / within[key[0]] if total else 0.0
+            for key, size in sizes.items()
+        }
+
+    def batch_key(self, stratum: Stratum) -> Stratum:
+        """Return what all pairs of a stratum's batch have in common."""
+        task, *languages = stratum
+        return {"both": stratum, "task": (task,), "language": tuple(languages), "mixed": ()}[self.homogeneous]
 
 
 @dataclass(frozen=True)
@@ -22,82 +70,147 @@ class PlannedBatch:
     rows: np.ndarray
     visits: np.ndarray
 
+    def shard(self, rank: int, world_size: int) -> PlannedBatch:
+        """Return one process's share of the batch: equally many pairs for every process, none of them in two.
+
+        Pairs that do not go round evenly, fewer than there are processes, are left out.
+        """
+        whole = len(self.rows) - len(self.rows) % world_size
+        return PlannedBatch(self.rows[rank:whole:world_size], self.visits[rank:whole:world_size])
+
 
 class SamplingPlan:
-    """Batches of one task and language each, drawn with temperature-weighted proportions.
+    """The batches of a run.
 
-    A stratum (task, query language, document language) of n pairs gets a share of the steps proportional to
-    ``weight · n^alpha``: 1 follows the data, 0 treats all strata alike (temperature sampling, Conneau et al. 2020,
-    section 3.1). Within a stratum every pair is used once before any is used twice. The plan is a pure function of its
-    arguments: step 57 is the same batch whether or not steps 0 to 56 were run, which is what makes resuming exact.
+    Within a stratum (task, query language, document language) every pair is used once before any is used twice. The
+    plan is a pure function of its arguments: step 57 is the same batch whether or not steps 0 to 56 were run, which is
+    what makes resuming exact. It holds row numbers and, for batches of several strata, six bytes a draw.
     """
 
     def __init__(
-        self,
-        strata: Mapping[Stratum, np.ndarray],
-        batch_size: int,
-        steps: int,
-        alpha: float,
-        seed: int,
-        task_weights: Mapping[str, float] | None = None,
+        self, strata: Mapping[Stratum, np.ndarray], batch_size: int, steps: int, mixture: Mixture, seed: int
     ) -> None:
-        """Lay out the strata of all steps.
+        """Lay out what each step draws from.
 
         Args:
-            strata: row numbers of each stratum; empty ones are left out.
-            batch_size: pairs a step; a stratum smaller than that gives batches of its own size.
+            strata: row numbers of each stratum; those of fewer than two pairs, or of no share, are left out.
+            batch_size: pairs a step; where there are fewer to draw from, a batch is smaller.
             steps: number of batches.
-            alpha: exponent of the stratum's size.
-            seed: of the order of strata and of pairs.
-            task_weights: factor by task, 1 where a task is not named.
+            mixture: in which proportions, and what shares a batch.
+            seed: of the order of steps and of pairs.
 
         Raises:
-            ValueError: no stratum has two pairs, so no batch would hold a negative.
+            ValueError: no batch would hold two pairs, so none would hold a negative.
         """
-        self._rows = {key: rows for key, rows in strata.items() if len(rows) > 1}
-        if not self._rows:
+        sizes = {key: len(rows) for key, rows in sorted(strata.items()) if len(rows) > 1}
+        shares = {key: share for key, share in mixture.shares(sizes).items() if share > 0}
+        if not shares:
             raise ValueError("no task and language has two pairs; a batch needs a second pair for a negative")
-        self._keys = sorted(self._rows)
-        self._batch_size = batch_size
-        self._seed = seed
-        weights = dict(task_weights or {})
-        mass = np.array([weights.get(key[0], 1.0) * len(self._rows[key]) ** alpha for key in self._keys])
-        generator = np.random.default_rng([seed, 0])
-        self._stratum_of_step = generator.permutation(_apportion(mass / mass.sum(), steps))
-        self._turn_of_step = np.zeros(steps, dtype=np.int64)
-        for index in range(len(self._keys)):
-            at = self._stratum_of_step == index
-            self._turn_of_step[at] = np.arange(at.sum())
+        members: dict[Stratum, list[Stratum]] = {}
+        for key in shares:
+            members.setdefault(mixture.batch_key(key), []).append(key)
+        turns = _apportion([sum(shares[key] for key in keys) for keys in members.values()], steps)
+        in_order = np.repeat(np.arange(len(members), dtype=np.int32), turns)
+        self._group_of_step = np.random.default_rng([seed, 0]).permutation(in_order)
+        self._turn_of_step = _ranks(self._group_of_step)
+        passes = {key: _Passes(strata[key], (seed, 1, number)) for number, key in enumerate(shares)}
+        self._groups = [
+            _Group([passes[key] for key in keys], [shares[key] for key in keys], batch_size, turn, (seed, 2, number))
+            for number, (keys, turn) in enumerate(zip(members.values(), turns.tolist(), strict=True))
+        ]
 
     def __len__(self) -> int:
-        return len(self._stratum_of_step)
-
-    def stratum(self, step: int) -> Stratum:
-        """Return the task and languages of a step's batch."""
-        return self._keys[int(self._stratum_of_step[step])]
-
-    def rows(self, step: int) -> np.ndarray:
-        """Return all row numbers of a step's stratum, int64."""
-        return self._rows[self.stratum(step)]
+        return len(self._group_of_step)
 
     def batch(self, step: int) -> PlannedBatch:
         """Return the pairs of a step."""
-        index = int(self._stratum_of_step[step])
-        rows = self.rows(step)
-        size = min(self._batch_size, len(rows))
-        per_pass = len(rows) // size  # the remainder of a pass waits for the next shuffle
-        visit, place = divmod(int(self._turn_of_step[step]), per_pass)
-        shuffled = np.random.default_rng([self._seed, 1, index, visit]).permutation(rows)
-        chosen = shuffled[place * size : (place + 1) * size]
-        return PlannedBatch(rows=chosen, visits=np.full(len(chosen), visit, dtype=np.int64))
+        return self._group(step).batch(int(self._turn_of_step[step]))
+
+    def sample(self, step: int, count: int, generator: np.random.Generator) -> np.ndarray:
+        """Return up to ``count`` different row numbers (int64) from among those a step's batch is drawn from."""
+        return self._group(step).sample(count, generator)
+
+    def _group(self, step: int) -> _Group:
+        return self._groups[int(self._group_of_step[step])]
 
 
-def _apportion(shares: np.ndarray, steps: int) -> np.ndarray:
-    """Return a stratum index a step, int64 ``[steps]``, each as often as its share says to within one step.
+class _Passes:
+    """The rows of a stratum, pass after pass, each pass in an order of its own."""
 
-    Whole steps are given by the rounded-down share, the rest by the largest remainders (Hamilton's method).
+    def __init__(self, rows: np.ndarray, seed: tuple[int, ...]) -> None:
+        self.rows = rows
+        self._seed = seed
+        self._shuffled = (-1, rows)
+
+    def draw(self, numbers: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return row and visit (int64) of the stratum's draws by number, ``length`` draws making a pass."""
+        visits, places = np.divmod(numbers, length)
+        rows = np.empty(len(numbers), dtype=np.int64)
+        for visit in np.unique(visits).tolist():
+            at = visits == visit
+            rows[at] = self._pass(visit)[places[at]]
+        return rows, visits
+
+    def _pass(self, visit: int) -> np.ndarray:
+        if self._shuffled[0] != visit:
+            self._shuffled = (visit, np.random.default_rng([*self._seed, visit]).permutation(self.rows))
+        return self._shuffled[1]
+
+
+class _Group:
+    """Strata that share batches: as many draws of each as its share says, in shuffled order."""
+
+    def __init__(
+        self, strata: list[_Passes], shares: list[float], batch_size: int, turns: int, seed: tuple[int, ...]
+    ) -> None:
+        self._strata = strata
+        self._ends = np.cumsum([len(passes.rows) for passes in strata])
+        self._size = min(batch_size, int(self._ends[-1]))
+        if len(strata) > 1:
+            draws = _apportion(shares, turns * self._size)
+            in_order = np.repeat(np.arange(len(strata), dtype=np.int16), draws)
+            self._stratum_of_draw = np.random.default_rng(seed).permutation(in_order)
+            self._number_of_draw = _ranks(self._stratum_of_draw)
+
+    def sample(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        total = int(self._ends[-1])
+        places = generator.choice(total, size=min(total, count), replace=False)
+        strata = np.searchsorted(self._ends, places, side="right")
+        starts = np.concatenate([[0], self._ends])[strata]
+        return np.array([self._strata[s].rows[p] for s, p in zip(strata, places - starts, strict=True)], dtype=np.int64)
+
+    def batch(self, turn: int) -> PlannedBatch:
+        start = turn * self._size
+        if len(self._strata) == 1:
+            (passes,) = self._strata
+            # What is left over at the end of a pass waits for the next one, so no batch repeats a pair.
+            length = len(passes.rows) - len(passes.rows) % self._size
+            return PlannedBatch(*passes.draw(np.arange(start, start + self._size), length))
+        strata = self._stratum_of_draw[start : start + self._size]
+        numbers = self._number_of_draw[start : start + self._size]
+        rows, visits = np.empty(len(strata), dtype=np.int64), np.empty(len(strata), dtype=np.int64)
+        for index in np.unique(strata).tolist():
+            at, passes = strata == index, self._strata[index]
+            rows[at], visits[at] = passes.draw(numbers[at].astype(np.int64), len(passes.rows))
+        first = np.sort(np.unique(rows, return_index=True)[1])  # a pass may end and the next begin with the same pair
+        return PlannedBatch(rows[first], visits[first])
+
+
+def _apportion(shares: list[float], draws: int) -> np.ndarray:
+    """Return how many draws each share gets, int64, each what it asks for to within one.
+
+    Whole draws are given by the rounded-down share, the rest by the largest remainders (Hamilton's method).
     """
-    exact = shares * steps
-    counts = np.floor(exact).astype(np.int64)
-    counts[np.argsort(counts - exact, kind="stable")[: steps - counts.sum()]] += 1
-    return np.repeat(np.arange(len(shares)), counts)
+    exact = np.asarray(shares) / np.sum(shares) * draws
+    counts: np.ndarray = np.floor(exact).astype(np.int64)
+    counts[np.argsort(counts - exact, kind="stable")[: draws - counts.sum()]] += 1
+    return counts
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return how often each value stood in the array before, int32."""
+    order = np.argsort(values, kind="stable")
+    starts = np.searchsorted(values[order], values[order], side="left")
+    ranks = np.empty(len(values), dtype=np.int32)
+    ranks[order] = np.arange(len(values)) - starts
+    return ranks

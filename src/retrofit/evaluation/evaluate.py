@@ -94,7 +94,7 @@ class EmbeddedTexts:
         vectors: float32 ``[texts, dimension]``, unit length.
     """
 
-    row_of: Mapping[str, int]
+    row_of: Mapping[int, int]
     vectors: np.ndarray
 
     def rows(self, texts: Sequence[str]) -> torch.Tensor:

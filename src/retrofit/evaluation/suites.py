@@ -11,11 +11,12 @@ import pyarrow as pa
 
 from retrofit.artefacts import ArtefactStore, fingerprint
 from retrofit.data.records import Split
+from retrofit.data.storage import PairSource
 from retrofit.evaluation.evaluate import EncodingSettings, evaluate, read_results, write_results
 from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
 from retrofit.models.bi_encoder import BiEncoder
 
-CODE_VERSION = 2  # raise it whenever the same model, data and suite would give other results
+CODE_VERSION = 3  # raise it whenever the same model, data and suite would give other results
 
 RESULTS = "results.parquet"
 
@@ -59,22 +60,20 @@ def evaluate_tasks(
 def evaluate_suites(
     encoder: BiEncoder,
     weights: str,
-    table: pa.Table,
-    data: str,
+    sources: Mapping[str, PairSource],
     suites: Mapping[str, Mapping[str, Any]],
     split: Split,
     settings: EncodingSettings,
     store: ArtefactStore,
     label: str,
 ) -> pa.Table:
-    """Return the per-query results of all suites of a pairs table, one after the other.
+    """Return the per-query results of all suites, one after the other.
 
     Args:
         encoder: the model.
         weights: what identifies its weights.
-        table: pairs of ``PAIR_SCHEMA``.
-        data: what identifies the table.
-        suites: by name, the keyword arguments of :func:`tasks_from_pairs` that describe it.
+        sources: where the suites' pairs come from, by name.
+        suites: by name, the source and the further keyword arguments of :func:`tasks_from_pairs` that describe it.
         split: the split that is searched.
         settings: how texts are encoded.
         store: the cache.
@@ -82,8 +81,12 @@ def evaluate_suites(
     """
     tables = []
     for suite, specification in suites.items():
-        tasks = tasks_from_pairs(table, suite, split, **specification)
-        identity = fingerprint({"table": data, "suite": suite, "split": split, "specification": dict(specification)})
+        arguments = dict(specification)
+        source = sources[arguments.pop("source")]
+        tasks = tasks_from_pairs(source, suite, split, **arguments)
+        identity = fingerprint(
+            {"source": source.fingerprint, "suite": suite, "split": split, "specification": arguments}
+        )
         named = f"{label} on {suite} ({split})"
         tables.append(evaluate_tasks(encoder, weights, tasks, identity, settings, store, named))
     return pa.concat_tables(tables)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-
-from retrofit.data.records import Split
+from retrofit.data.records import Split, shown_id
 from retrofit.data.selection import cap_per_stratum, select
+from retrofit.data.sources.beir import beir_tables, read_documents, read_judgements, read_queries, stop
+from retrofit.data.sources.files import find_files
+from retrofit.data.sources.refusals import Reason, RefusedRowError
+from retrofit.data.storage import PairSource, RowReader
 from retrofit.errors import UserError
 
 Pool = Literal["language", "task"]
+
+FOLDERS_KEY = "folders"
+"""The key of ``retrofit evaluate`` that names BEIR folders."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class RetrievalTask:
 
 
 def tasks_from_pairs(
-    table: pa.Table,
+    source: PairSource,
     suite: str,
     split: Split,
-    tasks: Sequence[str],
+    tasks: Sequence[str] | None,
     pool: Pool,
     max_queries: int | None,
     max_passages: int | None,
@@ -56,30 +58,43 @@ def tasks_from_pairs(
     """Return one retrieval task for every task, query language and document language of a split.
 
     Args:
-        table: pairs of ``PAIR_SCHEMA``.
+        source: the pairs, and the further passages that a pool of a language holds besides.
         suite: name of the suite.
-        split: the split that is searched; the pool holds no passage of another split.
-        tasks: tasks to take.
+        split: the split that is searched; the pool holds no pair's passage of another split, unless it is among the
+            further passages of the source.
+        tasks: tasks to take; None takes all.
         pool: ``language``: a query is searched in all passages of its document language, whatever their task;
             ``task``: in the passages of its own task and languages only.
         max_queries: most queries of each task and language pair, drawn by content hash.
         max_passages: most passages of a pool: every one that answers a query, filled up with others by content hash.
         seed: of the draw of queries.
+
+    Raises:
+        UserError: none of the tasks is in the source, or the split is empty.
     """
-    chosen = select(table, split, tasks, tasks_key=f"evaluation.suites.{suite}.tasks")
+    table = source.pairs
+    rows = select(table, split, tasks, tasks_key=f"evaluation.suites.{suite}.tasks")
+    if len(rows) == 0:
+        raise UserError(f"evaluation.suites.{suite}: its source has no {split} pairs of these tasks")
     pools: dict[tuple[str, ...], dict[str, str]] = {}
     relevant: dict[tuple[str, str], dict[str, int]] = {}
-    for row in chosen.to_pylist():
-        pools.setdefault(_pool_key(row, pool), {}).update(zip(row["positive_ids"], row["positives"], strict=True))
+    reader = RowReader(table)
+    for row in reader.rows(rows):
+        passages = zip(map(shown_id, row["positive_ids"]), row["positives"], strict=True)
+        pools.setdefault(_pool_key(row, pool), {}).update(passages)
         # A query asked in two tasks has the answers of both: the pool of a language holds the other task's as well.
-        answers = relevant.setdefault((row["query_id"], row["document_language"]), {})
-        answers.update(dict.fromkeys(row["positive_ids"], 1))
+        answers = relevant.setdefault((shown_id(row["query_id"]), row["document_language"]), {})
+        answers.update(dict.fromkeys(map(shown_id, row["positive_ids"]), 1))
+    if pool == "language" and source.passages is not None:
+        for row in source.passages.to_pylist():
+            if (row["language"],) in pools:
+                pools[row["language"],][shown_id(row["passage_id"])] = row["passage"]
 
     queries: dict[tuple[str, str, str], dict[str, str]] = {}
     pool_of: dict[tuple[str, str, str], tuple[str, ...]] = {}
-    for row in cap_per_stratum(chosen, max_queries, seed).to_pylist():
+    for row in reader.rows(cap_per_stratum(table, rows, max_queries, seed)):
         key = (row["task"], row["language"], row["document_language"])
-        queries.setdefault(key, {})[row["query_id"]] = row["query"]
+        queries.setdefault(key, {})[shown_id(row["query_id"])] = row["query"]
         pool_of[key] = _pool_key(row, pool)
     wanted: dict[tuple[str, ...], set[str]] = {}
     for key, texts in queries.items():
@@ -127,30 +142,29 @@ def tasks_from_beir(folder: Path, suite: str, max_queries: int | None = None) ->
     Raises:
         UserError: a file is missing, a row cannot be read, or the qrels name an unknown query or passage.
     """
+    tables = beir_tables(find_files(str(folder), FOLDERS_KEY), str(folder), FOLDERS_KEY)
+    if tables.documents is None or tables.queries is None or "test" not in tables.judgements:
+        raise UserError(f"{FOLDERS_KEY}={folder}: expected corpus.jsonl, queries.jsonl and qrels/test.tsv")
     corpora: dict[str, dict[str, str]] = {}
     subset_of_passage: dict[str, str] = {}
-    for document in _read_jsonl(folder / "corpus.jsonl"):
-        subset = str(document.get("subset", ""))
-        text = " ".join(part for part in (document.get("title"), document["text"]) if part)
-        corpora.setdefault(subset, {})[document["_id"]] = text
-        subset_of_passage[document["_id"]] = subset
-    query_rows = {row["_id"]: row for row in _read_jsonl(folder / "queries.jsonl")}
+    for _, document in read_documents(tables.documents(), stop):
+        corpora.setdefault(document.subset, {})[document.identifier] = document.text
+        subset_of_passage[document.identifier] = document.subset
+    queries = {query.identifier: query for _, query in read_queries(tables.queries(), stop)}
 
     qrels: dict[str, dict[str, dict[str, int]]] = {}
-    for number, (query_id, passage_id, grade) in _read_qrels(folder / "qrels" / "test.tsv"):
-        if query_id not in query_rows or passage_id not in subset_of_passage:
-            unknown = f"query {query_id}" if query_id not in query_rows else f"passage {passage_id}"
-            raise UserError(
-                f"{folder / 'qrels' / 'test.tsv'}, row {number}: {unknown} is in neither file of the folder"
-            )
-        subset = subset_of_passage[passage_id]
-        if grade > 0 and subset == str(query_rows[query_id].get("subset", subset)):
-            qrels.setdefault(subset, {}).setdefault(query_id, {})[passage_id] = grade
+    for row, judgement in read_judgements(tables.judgements["test"](), stop):
+        query, subset = queries.get(judgement.query), subset_of_passage.get(judgement.passage)
+        if query is None or subset is None:
+            reason = Reason.UNKNOWN_QUERY if query is None else Reason.UNKNOWN_PASSAGE
+            stop(row, RefusedRowError(reason, found=judgement.query if query is None else judgement.passage))
+        elif judgement.score > 0 and query.subset in ("", subset):
+            qrels.setdefault(subset, {}).setdefault(judgement.query, {})[judgement.passage] = judgement.score
     result = []
     for subset, judged in sorted(qrels.items()):
         kept = dict(list(judged.items())[:max_queries])
-        language = str(query_rows[next(iter(kept))].get("lang", subset or "unknown"))
-        texts = {query_id: query_rows[query_id]["text"] for query_id in kept}
+        language = queries[next(iter(kept))].language or subset or "unknown"
+        texts = {query_id: queries[query_id].text for query_id in kept}
         result.append(RetrievalTask(suite, folder.name, language, language, texts, corpora[subset], kept))
     return result
 
@@ -162,33 +176,3 @@ def folder_fingerprint(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
-
-
-def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    zipped = path.with_name(path.name + ".gz")
-    if not path.exists() and not zipped.exists():
-        raise UserError(f"{path}: no such file, nor {zipped.name}; a BEIR folder holds one (evaluation.folders)")
-    with path.open(encoding="utf-8") if path.exists() else gzip.open(zipped, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-                if not all(isinstance(text, str) for text in (row["_id"], row["text"], row.get("title") or "")):
-                    raise TypeError
-            except (ValueError, KeyError, TypeError):
-                raise UserError(
-                    f"{path}, row {number}: expected a JSON object with the strings _id and text, and title if any"
-                ) from None
-            yield row
-
-
-def _read_qrels(path: Path) -> Iterator[tuple[int, tuple[str, str, int]]]:
-    if not path.exists():
-        raise UserError(f"{path}: no such file; a BEIR folder holds one (evaluation.folders)")
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            fields = line.rstrip("\n").split("\t")
-            if number == 1 and fields[0] == "query-id":
-                continue
-            if len(fields) != 3 or not re.fullmatch(r"-?[0-9]+", fields[2]):
-                raise UserError(f"{path}, row {number}: expected query-id, corpus-id and a whole-number score")
-            yield number, (fields[0], fields[1], int(fields[2]))

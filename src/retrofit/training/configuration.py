@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from retrofit.data.sampling import Homogeneous
 from retrofit.errors import UserError
 from retrofit.evaluation.tasks import Pool
 from retrofit.models.bi_encoder import Pooling, Precision
@@ -48,20 +49,29 @@ class Number:
         return f"{kind} {span}{until}{', or null' if self.optional else ''}"
 
 
-NUMBERS = (
+DATA_NUMBERS = (
     Number("seed", 0, whole=True),
     Number("data_scale.pairs_per_language", 1, whole=True, optional=True),
+    Number("data_scale.pairs", 2, whole=True, optional=True),
+    Number("task_mix.n_tasks", 1, whole=True, optional=True),
+    Number("languages.n_languages", 1, whole=True, optional=True),
+)
+
+NUMBERS = (
+    *DATA_NUMBERS,
     Number("batching.batch_size", 2, whole=True),
     Number("batching.steps", 1, whole=True, optional=True),
     Number("batching.max_length", 8, whole=True),
     Number("batching.chunk_tokens", 8, whole=True),
-    Number("batching.alpha", 0),
+    Number("batching.alpha.task", 0),
+    Number("batching.alpha.language", 0),
     Number("loss.temperature", 0, above=True),
     Number("loss.symmetric_weight", 0, 1),
     Number("anchor.weight", 0),
     Number("anchor.texts", 0, whole=True),
     Number("optimizer.warmup_fraction", 0, 1),
     Number("optimizer.clip_norm", 0, above=True, optional=True),
+    Number("negatives.given", 0, whole=True),
     Number("negatives.random", 0, whole=True),
     Number("trainer.checkpoint_every", 1, whole=True),
     Number("trainer.log_every", 1, whole=True),
@@ -72,7 +82,10 @@ NUMBERS = (
     Number("export.gain_share", 0, 1),
 )
 
+INSPECT_NUMBERS = (*DATA_NUMBERS, Number("sample", 1, whole=True), Number("examples", 0, whole=True))
+
 CHOICES = {
+    "batching.homogeneous": get_args(Homogeneous),
     "model.pooling": get_args(Pooling),
     "trainer.precision": ("auto", *get_args(Precision)),
     "evaluation.precision": ("auto", *get_args(Precision)),
@@ -85,9 +98,7 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the first rule that is broken, with the key to change.
     """
-    for number in NUMBERS:
-        if not number.allows(_value(config, number.key)):
-            raise _error(config, number.key, str(number))
+    _check_numbers(config, NUMBERS)
     for key, choices in CHOICES.items():
         if _value(config, key) not in choices:
             raise _error(config, key, f"one of {', '.join(choices)}")
@@ -95,6 +106,21 @@ def check(config: Mapping[str, Any]) -> None:
         if not holds:
             raise _error(config, key, expected)
     weights_to_try(config["export"]["interpolation"])
+
+
+def check_inspection(config: Mapping[str, Any]) -> None:
+    """Return if a resolved configuration of ``retrofit inspect`` can be carried out.
+
+    Raises:
+        UserError: the first rule that is broken, with the key to change.
+    """
+    _check_numbers(config, INSPECT_NUMBERS)
+
+
+def _check_numbers(config: Mapping[str, Any], numbers: Iterable[Number]) -> None:
+    for number in numbers:
+        if not number.allows(_value(config, number.key)):
+            raise _error(config, number.key, str(number))
 
 
 def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
@@ -118,8 +144,10 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
         "anchor.texts",
         "0 with adapter=full: the base is what is left when the adapter is switched off (anchor=none)",
     )
-    yield bool(suites), "evaluation.suites", "at least one suite"
+    yield "held_out" in suites, "evaluation.suites", "a suite named held_out"
     for name, suite in suites.items():
+        sources = config["evaluation"]["sources"]
+        yield suite["source"] in sources, f"evaluation.suites.{name}.source", f"one of {', '.join(sources)}"
         yield suite["pool"] in get_args(Pool), f"evaluation.suites.{name}.pool", f"one of {', '.join(get_args(Pool))}"
     both_kinds = len({name.startswith("retention") for name in suites}) == 2
     yield (
@@ -136,6 +164,9 @@ def _error(config: Mapping[str, Any], key: str, expected: str) -> UserError:
 
 def _value(config: Mapping[str, Any], key: str) -> Any:
     value: Any = config
-    for part in key.split("."):
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(value, Mapping) or part not in value:
+            raise UserError(f"{'.'.join(parts[:depth])}={value}: expected a mapping with the key {part}")
         value = value[part]
     return value

@@ -40,7 +40,10 @@ class RetrievalDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[TokenBatch]:
         """Return the loader of the remaining steps; an item is a whole batch."""
         # A generator of its own: a loader otherwise draws from the global one, which would shift dropout on resuming.
-        return DataLoader(self.batches, batch_size=None, sampler=self.sampler, generator=torch.Generator())
+        batches = self.batches
+        if self.trainer is not None:
+            batches = batches.of_process(self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(batches, batch_size=None, sampler=self.sampler, generator=torch.Generator())
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many steps are done."""

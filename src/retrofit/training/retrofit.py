@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
 
 from retrofit.artefacts import ArtefactStore, fingerprint, write_json, write_text
-from retrofit.data.batching import PlannedBatches
-from retrofit.data.records import read_pairs
-from retrofit.data.sampling import SamplingPlan
-from retrofit.data.selection import cap_per_language, count_by, select, strata
-from retrofit.errors import UserError
+from retrofit.data.batching import BatchContents, PlannedBatches
+from retrofit.data.selection import select, strata
+from retrofit.data.storage import PairSource
+from retrofit.data.training_data import TrainingData, evaluation_sources
 from retrofit.evaluation.evaluate import EncodingSettings, write_results
 from retrofit.evaluation.suites import evaluate_suites
 from retrofit.evaluation.summary import headline, metrics_frame
@@ -53,9 +53,8 @@ class Job:
         store: the cache.
         checkpoint: folder of the base checkpoint.
         base: fingerprint of the base weights.
-        table: all pairs of the data source.
-        data: fingerprint of the data source.
-        selected: the pairs that train.
+        sources: where the pairs of the evaluation come from, by name.
+        data: the pairs that train.
         settings: how texts are encoded for evaluation.
     """
 
@@ -64,27 +63,16 @@ class Job:
     store: ArtefactStore
     checkpoint: Path
     base: str
-    table: pa.Table
-    data: str
-    selected: pa.Table
+    sources: Mapping[str, PairSource]
+    data: TrainingData
     settings: EncodingSettings
 
     @classmethod
     def prepare(cls, config: dict[str, Any], run: RunFolder) -> Job:
         """Return the job with its base checkpoint and data at hand, fetched or made where the cache lacks them."""
         checkpoint = Path(instantiate(config["model"]["checkpoint"]))
-        source = Path(instantiate(config["data_source"]["pairs"]))
-        table = read_pairs(source / "pairs.parquet")
-        selected = cap_per_language(
-            select(table, "train", config["task_mix"]["tasks"], config["languages"]["languages"]),
-            config["data_scale"]["pairs_per_language"],
-            config["seed"],
-        )
-        if len(selected) < 2:
-            raise UserError(
-                "the selection is empty: no training pair has these tasks in these languages "
-                "(task_mix.tasks, languages.languages)"
-            )
+        sources = evaluation_sources(config)
+        data = TrainingData.prepare(config, sources)
         evaluation = config["evaluation"]
         settings = EncodingSettings(resolve_precision(evaluation["precision"]), evaluation["token_budget"])
         return cls(
@@ -93,9 +81,8 @@ class Job:
             ArtefactStore(Path(config["paths"]["cache"])),
             checkpoint,
             weights_fingerprint(checkpoint),
-            table,
-            source.name,
-            selected,
+            sources,
+            data,
             settings,
         )
 
@@ -126,8 +113,7 @@ class Job:
         return evaluate_suites(
             encoder,
             weights,
-            self.table,
-            self.data,
+            self.sources,
             suites,
             "validation" if validation else "test",
             self.settings,
@@ -159,7 +145,7 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
         seconds["training"] = time.monotonic() - trained_at
         weights = weights_fingerprint(run.model)
         results = {"base": base_results, "retrofitted": job.measure(job.encoder(run.model), weights, "retrofitted")}
-        metrics = metrics_frame(results, set(strata(job.selected)))
+        metrics = metrics_frame(results, set(strata(job.data.source.pairs, job.data.rows)))
         seconds["total"] = time.monotonic() - started
         figures = _write_results(job, results, metrics, seconds)
         mirror.finish(metrics, figures)
@@ -198,9 +184,7 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     encoder = job.encoder(dropout=config["model"]["dropout"])
     apply_adapter(encoder, instantiate(config["adapter"]["config"]))
     encoder.train()
-    anchor = config["anchor"]
-    anchors = select(job.table, "train", anchor["tasks"], tasks_key="anchor.tasks") if anchor["texts"] else None
-    batches = planned_batches(config, job.selected, anchors, encoder)
+    batches = planned_batches(config, job.data, encoder)
     batching, trainer_config = config["batching"], config["trainer"]
     module = RetrievalModule(
         encoder,
@@ -215,7 +199,7 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     log.info(
         "training %d pairs in %d steps; %.2f million of %.1f million weights learn",
-        len(job.selected),
+        len(job.data.rows),
         len(batches),
         trainable / 1e6,
         sum(p.numel() for p in module.parameters()) / 1e6,
@@ -244,62 +228,39 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     return encoder.eval()
 
 
-def planned_batches(
-    config: Mapping[str, Any], selected: pa.Table, anchors: pa.Table | None, encoder: BiEncoder
-) -> PlannedBatches:
+def planned_batches(config: Mapping[str, Any], data: TrainingData, encoder: BiEncoder) -> PlannedBatches:
     """Return the batches of all steps of a run.
 
     Args:
         config: the resolved configuration; ``batching``, ``task_mix``, ``negatives``, ``anchor`` and ``seed`` are read.
-        selected: the pairs that train.
-        anchors: the pairs that lend their texts as anchors.
+        data: the pairs that train.
         encoder: tokenises.
     """
-    batching = config["batching"]
-    steps = batching["steps"] or max(1, round(batching["epochs"] * len(selected) / batching["batch_size"]))
-    try:
-        plan = SamplingPlan(
-            strata(selected),
-            batching["batch_size"],
-            steps,
-            batching["alpha"],
-            config["seed"],
-            config["task_mix"]["weights"],
-        )
-    except ValueError as error:
-        raise UserError(f"{error} (data_scale.pairs_per_language, task_mix.tasks, languages.languages)") from error
+    batching, negatives, anchor = config["batching"], config["negatives"], config["anchor"]
+    anchor_rows = None
+    if anchor["texts"]:
+        anchor_rows = select(data.source.pairs, "train", anchor["tasks"], tasks_key="anchor.tasks")
+        anchor_rows = np.intersect1d(anchor_rows, data.curation.kept, assume_unique=True)
     return PlannedBatches(
-        selected,
-        plan,
+        data.source.pairs,
+        data.plan(config),
         lambda texts, kind: encoder.tokenize(texts, kind, batching["max_length"]),
-        random_negatives=config["negatives"]["random"],
-        anchors=anchors,
-        n_anchors=config["anchor"]["texts"],
-        seed=config["seed"],
+        BatchContents(negatives["given"], negatives["random"], anchor["texts"], config["seed"]),
+        anchor_rows,
     )
 
 
 def _write_data_manifest(job: Job) -> None:
-    counts = count_by(job.selected, "task", "language", "document_language")
     write_json(
         job.run.path / "data_manifest.json",
-        {
-            "data_source": job.config["data_source"]["name"],
-            "fingerprint": job.data,
-            "base_weights": job.base,
-            "pairs": len(job.selected),
-            "pairs_by_task_and_language": [
-                dict(zip(("task", "language", "document_language", "pairs"), (*key, n), strict=True))
-                for key, n in sorted(counts.items())
-            ],
-        },
+        {"data_source": job.config["data_source"]["name"], "base_weights": job.base, **job.data.manifest()},
     )
 
 
 def _write_results(
     job: Job, results: Mapping[str, pa.Table], metrics: pd.DataFrame, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    path = job.run.path
+    path, suites = job.run.path, job.config["evaluation"]["suites"]
     figures = {
         "headline": headline(metrics),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
@@ -312,7 +273,7 @@ def _write_results(
     }
     for model, table in results.items():
         write_results(path / f"queries_{model}.parquet", table)
-    write_json(path / "examples.json", example_queries(job.table, results))
+    write_json(path / "examples.json", example_queries(job.sources[suites["held_out"]["source"]], results))
     write_text(path / "metrics.csv", metrics.to_csv(index=False, float_format="%.6f"))
     write_json(path / "metrics.json", figures)
     return figures

@@ -7,8 +7,9 @@ import pytest
 
 from retrofit.artefacts import default_cache
 from retrofit.data.embedded import integrations
-from retrofit.data.embedded.corpus import PAIRS, REPORT, TASKS, build_embedded_corpus, nested, share_positives
-from retrofit.data.records import PAIR_SCHEMA, SPLITS, Pair, Split, read_pairs
+from retrofit.data.embedded.corpus import TASKS, build_embedded_corpus, share_positives
+from retrofit.data.records import PAIR_SCHEMA, SPLITS, Pair, Split
+from retrofit.data.storage import PAIRS, REPORT, nested, read_records
 
 
 def pair(query: str, *positives: str, split: Split = "train", task: str = "field_help") -> Pair:
@@ -33,10 +34,6 @@ def test_an_answer_from_another_split_is_shared_only_if_it_stands_in_this_one_to
     assert shared[0].positives == ("x", "boilerplate")
 
 
-def test_nested_counts() -> None:
-    assert nested({("b", "x"): 1, ("a", "y"): 2, ("a", "x"): 3}) == {"a": {"x": 3, "y": 2}, "b": {"x": 1}}
-
-
 @pytest.fixture(scope="module")
 def folder() -> Path:
     return build_embedded_corpus(default_cache())
@@ -44,7 +41,7 @@ def folder() -> Path:
 
 @pytest.fixture(scope="module")
 def rows(folder: Path) -> list[dict[str, Any]]:
-    table = read_pairs(folder / PAIRS)
+    table = read_records(folder / PAIRS)
     assert table.schema.equals(PAIR_SCHEMA)
     return table.to_pylist()
 

@@ -117,5 +117,5 @@ def take_sentence(extract: str) -> tuple[str, str] | None:
     ]
     if not fit:
         return None
-    place = fit[int(content_id(extract), 16) % len(fit)]
+    place = fit[content_id(extract) % len(fit)]
     return sentences[place], " ".join(sentences[:place] + sentences[place + 1 :])

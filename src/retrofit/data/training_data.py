@@ -1,0 +1,107 @@
+"""From the configuration to the rows that train: source, curation, selection; and an account of all three."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrofit.data.curation.artefact import Curation, curated_rows
+from retrofit.data.sampling import Mixture, SamplingPlan
+from retrofit.data.selection import (
+    cap_per_language,
+    count_by,
+    draw_tasks_and_languages,
+    equal_budget,
+    select,
+    strata,
+)
+from retrofit.data.storage import PairSource
+from retrofit.errors import UserError
+from retrofit.instantiation import instantiate
+
+
+def evaluation_sources(config: Mapping[str, Any]) -> dict[str, PairSource]:
+    """Return the sources of ``evaluation.sources`` by name, built where the cache lacks them."""
+    return {
+        name: PairSource.open(Path(instantiate(source))) for name, source in config["evaluation"]["sources"].items()
+    }
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The pairs that train and where they come from.
+
+    Attributes:
+        source: the data source.
+        curation: which of its training rows are fit to train on, and why the others are not.
+        rows: int64, ascending: the rows of ``source.pairs`` that train.
+    """
+
+    source: PairSource
+    curation: Curation
+    rows: np.ndarray
+
+    @classmethod
+    def prepare(cls, config: Mapping[str, Any], evaluation: Mapping[str, PairSource]) -> TrainingData:
+        """Return what a configuration selects, built where the cache lacks it.
+
+        Args:
+            config: resolved; ``data_source``, ``curation``, ``task_mix``, ``languages``, ``data_scale`` and ``seed``
+                are read.
+            evaluation: the sources that evaluation uses: nothing of their held-out pairs is trained on.
+
+        Raises:
+            UserError: the source cannot be built, or the selection has fewer than two pairs.
+        """
+        source = PairSource.open(Path(instantiate(config["data_source"]["pairs"])))
+        curation = curated_rows(source, evaluation, config["curation"], Path(config["paths"]["cache"]))
+        task_mix, languages, scale = config["task_mix"], config["languages"], config["data_scale"]
+        table, seed = source.pairs, config["seed"]
+        rows = select(table, "train", task_mix["tasks"], languages["languages"])
+        rows = np.intersect1d(rows, curation.kept, assume_unique=True)
+        rows = draw_tasks_and_languages(table, rows, task_mix["n_tasks"], languages["n_languages"], seed)
+        rows = cap_per_language(table, rows, scale["pairs_per_language"], seed)
+        rows = equal_budget(table, rows, scale["pairs"], seed)
+        if len(rows) < 2:
+            raise UserError(
+                "the selection is empty: no training pair has these tasks in these languages "
+                "(task_mix.tasks, languages.languages)"
+            )
+        return cls(source, curation, rows)
+
+    def plan(self, config: Mapping[str, Any]) -> SamplingPlan:
+        """Return the sampling plan of a run.
+
+        Args:
+            config: resolved; ``batching``, ``task_mix.weights`` and ``seed`` are read.
+
+        Raises:
+            UserError: no batch would hold two pairs.
+        """
+        batching = config["batching"]
+        steps = batching["steps"] or max(1, round(batching["epochs"] * len(self.rows) / batching["batch_size"]))
+        alpha = batching["alpha"]
+        mixture = Mixture(alpha["task"], alpha["language"], config["task_mix"]["weights"], batching["homogeneous"])
+        groups = strata(self.source.pairs, self.rows)
+        try:
+            return SamplingPlan(groups, batching["batch_size"], steps, mixture, config["seed"])
+        except ValueError as error:
+            raise UserError(f"{error} (data_scale, task_mix.tasks, languages.languages)") from error
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what was read, left out and selected, JSON-like: the part of a run's data manifest that is data."""
+        names = ("task", "language", "document_language")
+        counts = count_by(self.source.pairs, self.rows, *names)
+        return {
+            "fingerprint": self.source.fingerprint,
+            "source": dict(self.source.report),
+            "curation": dict(self.curation.report),
+            "pairs": len(self.rows),
+            "pairs_by_task_and_language": [
+                dict(zip((*names, "pairs"), (*key, pairs), strict=True)) for key, pairs in counts.items()
+            ],
+        }
