@@ -87,12 +87,12 @@ class ArtefactStore:
             UserError: the disk is full or the cache folder cannot be written.
         """
         folder = self.path(stage, inputs)
-        if _is_complete(folder):
+        if is_complete(folder):
             return folder
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
-                if not _is_complete(folder):
+                if not is_complete(folder):
                     self._build(folder, inputs, build)
         except OSError as error:
             raise _storage_error(error, self.root) from error
@@ -118,7 +118,8 @@ class ArtefactStore:
             raise
 
 
-def _is_complete(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
+    """Return whether an artefact's folder holds every file of its manifest in its full size."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         return all((folder / name).stat().st_size == size for name, size in files.items())

@@ -169,7 +169,7 @@ def planned(
     table = to_table(pairs)
     groups = strata(table, np.arange(len(table)))
     plan = SamplingPlan(groups, 3, steps, Mixture(homogeneous=homogeneous), seed)
-    contents = BatchContents(given_negatives, random_negatives, seed=seed)
+    contents = BatchContents(given_negatives, random_negatives=random_negatives, seed=seed)
     return PlannedBatches(table, plan, letters, contents)
 
 

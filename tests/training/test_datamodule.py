@@ -34,7 +34,9 @@ def loader(homogeneous: Homogeneous, rank: int, world_size: int, done: int) -> I
     """The batches left after some steps, as one of several processes gets them: 40 pairs, three passes."""
     rows = np.arange(len(TABLE))
     plan = SamplingPlan(strata(TABLE, rows), 3, STEPS, Mixture(homogeneous=homogeneous), 0)
-    module = RetrievalDataModule(PlannedBatches(TABLE, plan, letters, BatchContents(0, 1, 2, 0), rows))
+    module = RetrievalDataModule(
+        PlannedBatches(TABLE, plan, letters, BatchContents(random_negatives=1, anchors=2), rows)
+    )
     module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)  # type: ignore[assignment]
     module.load_state_dict({"done": done})
     return iter(module.train_dataloader())

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from retrofit.data.sampling import SamplingPlan
+from retrofit.data.sampling import PlannedBatch, SamplingPlan
 from retrofit.data.storage import RowReader
 
 Tokenize = Callable[[Sequence[str], Literal["query", "passage"]], list[list[int]]]
@@ -136,15 +136,30 @@ class BatchContents:
 
     Attributes:
         given_negatives: of the hard negatives that the data source gives with a pair, how many a visit takes in turn.
+        mined_negatives: of the negatives mined for a pair, how many a visit takes in turn.
         random_negatives: passages drawn for each query from what the batch is drawn from.
         anchors: texts a step whose embeddings should stay where the base has them.
         seed: of the draws.
     """
 
     given_negatives: int = 0
+    mined_negatives: int = 0
     random_negatives: int = 0
     anchors: int = 0
     seed: int = 0
+
+
+class NegativesByRow(Protocol):
+    """Negatives that were found for pairs, by where their texts stand in the pairs' own table."""
+
+    def of(self, rows: np.ndarray, visits: np.ndarray, count: int) -> np.ndarray:
+        """Return int64 ``[n, 2]``: a row that holds a negative, and its place among that row's positives.
+
+        Args:
+            rows: int64, the rows of a batch.
+            visits: how often each was drawn before.
+            count: negatives of each row.
+        """
 
 
 class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
@@ -156,6 +171,7 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
         tokenize: turns texts of a kind into token ids.
         contents: what stands in a batch besides.
         anchor_rows: rows that lend their texts as anchors, int64.
+        mined: negatives mined for the rows of the plan.
         rank: number of the process, of ``world_size`` that share every batch.
         world_size: number of processes.
     """
@@ -167,12 +183,14 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
         tokenize: Tokenize,
         contents: BatchContents | None = None,
         anchor_rows: np.ndarray | None = None,
+        mined: NegativesByRow | None = None,
     ) -> None:
         self.reader = RowReader(table.select(_COLUMNS))
         self.plan = plan
         self.tokenize = tokenize
         self.contents = contents or BatchContents()
         self.anchor_rows = np.empty(0, dtype=np.int64) if anchor_rows is None else anchor_rows
+        self.mined = mined
         self.known = KnownPositives(table)
         self.rank, self.world_size = 0, 1
 
@@ -194,9 +212,20 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
         """Return the texts of a step before they are tokenised."""
         planned = self.plan.batch(step).shard(self.rank, self.world_size)
         rows = self.reader.rows(planned.rows)
-        extra = self._random_passages(step, len(rows))
+        extra = [*self._mined_passages(planned), *self._random_passages(step, len(rows))]
         known = self.known.of([row["query_id"] for row in rows])
         return text_batch(rows, planned.visits.tolist(), extra, known, self.contents.given_negatives)
+
+    def _mined_passages(self, planned: PlannedBatch) -> list[tuple[int, str]]:
+        """Return the negatives mined for this visit of the rows; the relevance matrix masks those that answer."""
+        if self.mined is None or self.contents.mined_negatives == 0:
+            return []
+        homes = self.mined.of(planned.rows, planned.visits, self.contents.mined_negatives)
+        holders = self.reader.rows(homes[:, 0])
+        return [
+            (holder["positive_ids"][slot], holder["positives"][slot])
+            for holder, slot in zip(holders, homes[:, 1].tolist(), strict=True)
+        ]
 
     def _random_passages(self, step: int, queries: int) -> list[tuple[int, str]]:
         """Return positives of other pairs; the relevance matrix masks those that answer a query of the batch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -11,6 +11,8 @@ from retrofit.data.sampling import Homogeneous
 from retrofit.errors import UserError
 from retrofit.evaluation.tasks import Pool
 from retrofit.models.bi_encoder import Pooling, Precision
+from retrofit.negatives.choice import Sampling
+from retrofit.negatives.mining import Languages
 from retrofit.training.interpolation import weights_to_try
 
 
@@ -82,7 +84,24 @@ NUMBERS = (
     Number("export.gain_share", 0, 1),
 )
 
+MINED_NUMBERS = (
+    Number("negatives.mined.per_query", 1, whole=True),
+    Number("negatives.mined.count", 1, whole=True),
+    Number("negatives.mined.candidates", 1, whole=True),
+    Number("negatives.mined.first_rank", 1, whole=True),
+    Number("negatives.mined.max_score", -1, 1, optional=True),
+    Number("negatives.mined.margin", 0, optional=True),
+    Number("negatives.mined.seed", 0, whole=True),
+    Number("negatives.mined.memory_mb", 64, whole=True),
+)
+
 INSPECT_NUMBERS = (*DATA_NUMBERS, Number("sample", 1, whole=True), Number("examples", 0, whole=True))
+
+MINED_CHOICES = {
+    "negatives.mined.languages": get_args(Languages),
+    "negatives.mined.sampling": get_args(Sampling),
+    "negatives.mined.fill": (True, False),
+}
 
 CHOICES = {
     "batching.homogeneous": get_args(Homogeneous),
@@ -99,9 +118,8 @@ def check(config: Mapping[str, Any]) -> None:
         UserError: the first rule that is broken, with the key to change.
     """
     _check_numbers(config, NUMBERS)
-    for key, choices in CHOICES.items():
-        if _value(config, key) not in choices:
-            raise _error(config, key, f"one of {', '.join(choices)}")
+    _check_choices(config, CHOICES)
+    _check_mining(config)
     for holds, key, expected in _rules(config):
         if not holds:
             raise _error(config, key, expected)
@@ -115,6 +133,33 @@ def check_inspection(config: Mapping[str, Any]) -> None:
         UserError: the first rule that is broken, with the key to change.
     """
     _check_numbers(config, INSPECT_NUMBERS)
+
+
+def check_mining(config: Mapping[str, Any]) -> None:
+    """Return if a resolved configuration of ``retrofit mine`` can be carried out.
+
+    Raises:
+        UserError: the first rule that is broken, with the key to change.
+    """
+    _check_numbers(config, DATA_NUMBERS)
+    if config["negatives"]["mined"] is None:
+        raise UserError("negatives.mined=None: expected negatives that are mined, such as negatives=dense_filtered")
+    _check_mining(config)
+
+
+def _check_mining(config: Mapping[str, Any]) -> None:
+    mined = config["negatives"]["mined"]
+    if mined is not None:
+        _check_numbers(config, MINED_NUMBERS)
+        _check_choices(config, MINED_CHOICES)
+        if mined["first_rank"] > mined["candidates"]:
+            raise _error(config, "negatives.mined.first_rank", "at most negatives.mined.candidates")
+
+
+def _check_choices(config: Mapping[str, Any], choices: Mapping[str, Sequence[Any]]) -> None:
+    for key, allowed in choices.items():
+        if _value(config, key) not in allowed:
+            raise _error(config, key, f"one of {', '.join(map(str, allowed))}")
 
 
 def _check_numbers(config: Mapping[str, Any], numbers: Iterable[Number]) -> None:

@@ -30,6 +30,8 @@ from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import state_fingerprint, weights_fingerprint
 from retrofit.models.export import export_sentence_transformer
 from retrofit.models.precision import resolve_precision
+from retrofit.negatives.from_configuration import mined_negatives
+from retrofit.negatives.mining import MinedNegatives
 from retrofit.training.callbacks import TrainingCurve, checkpoint_every
 from retrofit.training.datamodule import RetrievalDataModule
 from retrofit.training.examples import example_queries
@@ -102,6 +104,13 @@ class Job:
             self.config["trainer"]["attention"],
             dropout,
         )
+
+    def mined(self) -> MinedNegatives | None:
+        """Return the negatives of the pairs that train, mined where the cache lacks them; None where none are asked."""
+        mined = mined_negatives(self.config, self.data)
+        if mined is not None:
+            write_json(self.run.path / "mining.json", dict(mined.report))
+        return mined
 
     def measure(self, encoder: BiEncoder, weights: str, label: str, *, validation: bool = False) -> pa.Table:
         """Return per-query results on the test split's suites, or on the smaller ones of the validation split."""
@@ -184,7 +193,7 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     encoder = job.encoder(dropout=config["model"]["dropout"])
     apply_adapter(encoder, instantiate(config["adapter"]["config"]))
     encoder.train()
-    batches = planned_batches(config, job.data, encoder)
+    batches = planned_batches(config, job.data, encoder, job.mined())
     batching, trainer_config = config["batching"], config["trainer"]
     module = RetrievalModule(
         encoder,
@@ -228,13 +237,16 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     return encoder.eval()
 
 
-def planned_batches(config: Mapping[str, Any], data: TrainingData, encoder: BiEncoder) -> PlannedBatches:
+def planned_batches(
+    config: Mapping[str, Any], data: TrainingData, encoder: BiEncoder, mined: MinedNegatives | None = None
+) -> PlannedBatches:
     """Return the batches of all steps of a run.
 
     Args:
         config: the resolved configuration; ``batching``, ``task_mix``, ``negatives``, ``anchor`` and ``seed`` are read.
         data: the pairs that train.
         encoder: tokenises.
+        mined: negatives of the pairs, where they were mined.
     """
     batching, negatives, anchor = config["batching"], config["negatives"], config["anchor"]
     anchor_rows = None
@@ -245,8 +257,15 @@ def planned_batches(config: Mapping[str, Any], data: TrainingData, encoder: BiEn
         data.source.pairs,
         data.plan(config),
         lambda texts, kind: encoder.tokenize(texts, kind, batching["max_length"]),
-        BatchContents(negatives["given"], negatives["random"], anchor["texts"], config["seed"]),
+        BatchContents(
+            given_negatives=negatives["given"],
+            mined_negatives=0 if mined is None else negatives["mined"]["per_query"],
+            random_negatives=negatives["random"],
+            anchors=anchor["texts"],
+            seed=config["seed"],
+        ),
         anchor_rows,
+        mined,
     )
 
 

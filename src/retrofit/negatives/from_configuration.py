@@ -1,0 +1,76 @@
+"""From a configuration to mined negatives, for the commands that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from retrofit.artefacts import write_json, write_text
+from retrofit.data.training_data import TrainingData, evaluation_sources
+from retrofit.models.precision import resolve_precision
+from retrofit.negatives.embeddings import EmbeddingStore, Encoding
+from retrofit.negatives.false_negatives import hidden_positives, rates
+from retrofit.negatives.filters import Filter
+from retrofit.negatives.mining import (
+    MinedNegatives,
+    SearchModel,
+    embedded_pool,
+    filters_of,
+    mine,
+    search_pool,
+)
+from retrofit.negatives.pool import MiningPool
+
+REPORT = "mining.json"
+FALSE_NEGATIVES = "false_negatives.csv"
+
+
+def mined_negatives(config: Mapping[str, Any], data: TrainingData) -> MinedNegatives | None:
+    """Return the negatives of a selection, mined where the cache lacks them; None where none are asked for.
+
+    Args:
+        config: resolved; ``negatives.mined``, ``model``, ``evaluation`` and ``paths`` are read.
+        data: the selection.
+    """
+    settings = config["negatives"]["mined"]
+    if settings is None:
+        return None
+    return mine(data, _search_model(config), settings, _encoding(config), Path(config["paths"]["cache"]))
+
+
+def mine_and_measure(config: Mapping[str, Any], folder: Path) -> None:
+    """Write ``mining.json``, and ``false_negatives.csv`` where queries have several known answers.
+
+    Args:
+        config: the resolved configuration of ``retrofit mine``.
+        folder: where to write.
+    """
+    data = TrainingData.prepare(config, evaluation_sources(config))
+    mined = mined_negatives(config, data)
+    assert mined is not None  # noqa: S101 -- check_mining saw to it
+    write_json(folder / REPORT, dict(mined.report))
+    pool = MiningPool.of(data.source.pairs, data.rows)
+    if not len(hidden_positives(pool, config["seed"])):
+        return
+    settings = config["negatives"]["mined"]
+    store = EmbeddingStore(Path(config["paths"]["cache"]))
+    queries, passages = embedded_pool(pool, _search_model(config), _encoding(config), store)
+    found = search_pool(pool, queries, passages, settings["languages"], settings["candidates"], settings["memory_mb"])
+    tried: dict[str, list[Filter]] = {
+        "no margin" if margin is None else f"margin {margin:g}": filters_of({**settings, "margin": margin})
+        for margin in config["margins"]
+    }
+    table = pd.DataFrame(rates(pool, queries, passages, found, tried, config["seed"]))
+    write_text(folder / FALSE_NEGATIVES, table.to_csv(index=False))
+
+
+def _search_model(config: Mapping[str, Any]) -> SearchModel:
+    return SearchModel.of(config["negatives"]["mined"]["model"] or config["model"])
+
+
+def _encoding(config: Mapping[str, Any]) -> Encoding:
+    evaluation = config["evaluation"]
+    return Encoding(resolve_precision(evaluation["precision"]), evaluation["token_budget"])

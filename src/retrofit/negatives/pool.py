@@ -1,0 +1,116 @@
+"""What is mined: the queries of a selection, the passages they are searched in, and which are known to answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrofit.data.batching import KnownPositives
+from retrofit.data.curation.texts import normalised
+from retrofit.data.records import content_id
+from retrofit.data.selection import labels
+from retrofit.data.storage import RowReader
+
+_ROWS_A_BLOCK = 20_000
+
+
+@dataclass(frozen=True)
+class MiningPool:
+    """Queries and distinct passages of some pairs, by position; texts stay on disk.
+
+    Attributes:
+        reader: of the pairs.
+        rows: int64 ``[queries]``, ascending: the row of each query.
+        query_ids: uint64 ``[queries]``.
+        query_languages: int32 ``[queries]``, code of the language of the query's passages.
+        passage_ids: uint64 ``[passages]``, ascending.
+        passage_languages: int32 ``[passages]``, code of the language of each passage.
+        homes: int64 ``[passages, 2]``: a row of the pairs that holds the passage, and its place among the positives.
+        alike: int64 ``[passages]``: passages whose texts are equal after normalisation have the same number.
+        answers: int64 ``[n, 2]``: query and passage of every pair that is trained on, in the order of the queries.
+        known: int64, ascending: ``query * len(passage_ids) + alike`` of everything known to answer, by way of any pair.
+    """
+
+    reader: RowReader
+    rows: np.ndarray
+    query_ids: np.ndarray
+    query_languages: np.ndarray
+    passage_ids: np.ndarray
+    passage_languages: np.ndarray
+    homes: np.ndarray
+    alike: np.ndarray
+    answers: np.ndarray
+    known: np.ndarray
+
+    @classmethod
+    def of(cls, table: pa.Table, rows: np.ndarray) -> MiningPool:
+        """Return the pool of some rows of a pairs table: their queries, and all their positives."""
+        taken = table.select(["query_id", "positive_ids"]).take(pa.array(rows)).combine_chunks()
+        lengths = pc.list_value_length(taken["positive_ids"]).to_numpy()
+        queries = np.repeat(np.arange(len(rows)), lengths)
+        slots = np.arange(len(queries)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        flat = pc.list_flatten(taken["positive_ids"]).to_numpy()
+        passage_ids, first, passages = np.unique(flat, return_index=True, return_inverse=True)
+        languages = labels(table, "document_language")[0].astype(np.int32)[rows]
+        pool = cls(
+            reader=RowReader(table.select(["query", "positives"])),
+            rows=rows,
+            query_ids=taken["query_id"].to_numpy(),
+            query_languages=languages,
+            passage_ids=passage_ids,
+            passage_languages=languages[queries[first]],
+            homes=np.stack([rows[queries[first]], slots[first]], axis=1),
+            alike=np.arange(len(passage_ids)),
+            answers=np.stack([queries, passages], axis=1),
+            known=np.empty(0, dtype=np.int64),
+        )
+        alike = _alike(len(passage_ids), pool.passage_texts)
+        return cls(**{**vars(pool), "alike": alike, "known": _known(pool, alike, KnownPositives(table))})
+
+    def query_texts(self, positions: np.ndarray) -> list[str]:
+        """Return queries by position."""
+        return [row["query"] for row in self.reader.rows(self.rows[positions])]
+
+    def passage_texts(self, positions: np.ndarray) -> list[str]:
+        """Return passages by position."""
+        homes = self.homes[positions]
+        rows = self.reader.rows(homes[:, 0])
+        return [row["positives"][slot] for row, slot in zip(rows, homes[:, 1].tolist(), strict=True)]
+
+    def is_known(self, passages: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+        """Return whether passages are known to answer their query, or read like one that is; bool, the same shape.
+
+        Args:
+            passages: int64 ``[queries, k]``, positions of passages, -1 for none.
+            known: instead of ``self.known``, where less shall be known.
+        """
+        keys = np.arange(len(passages))[:, None] * len(self.passage_ids) + self.alike[passages]
+        found: np.ndarray = np.isin(keys, self.known if known is None else known) & (passages >= 0)
+        return found
+
+
+def _alike(count: int, texts: Callable[[np.ndarray], list[str]]) -> np.ndarray:
+    hashes = np.empty(count, dtype=np.uint64)
+    for start in range(0, count, _ROWS_A_BLOCK):
+        positions = np.arange(start, min(count, start + _ROWS_A_BLOCK))
+        hashes[positions] = [content_id(normalised(text)) for text in texts(positions)]
+    numbers: np.ndarray = np.unique(hashes, return_inverse=True)[1]
+    return numbers
+
+
+def _known(pool: MiningPool, alike: np.ndarray, positives: KnownPositives) -> np.ndarray:
+    width = len(pool.passage_ids)
+    keys = [pool.answers[:, 0] * width + alike[pool.answers[:, 1]]]
+    for start in range(0, len(pool.rows), _ROWS_A_BLOCK):
+        ids = pool.query_ids[start : start + _ROWS_A_BLOCK]
+        elsewhere = positives.of(ids.tolist())
+        for offset, query_id in enumerate(ids.tolist()):
+            others = np.array(sorted(elsewhere.get(query_id, ())), dtype=np.uint64)
+            place = np.minimum(np.searchsorted(pool.passage_ids, others), width - 1)
+            place = place[pool.passage_ids[place] == others]
+            keys.append((start + offset) * width + alike[place])
+    return np.unique(np.concatenate(keys))

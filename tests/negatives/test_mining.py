@@ -1,0 +1,206 @@
+"""Mined negatives: never an answer, in the right language, the same every time, and used by the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrofit.data.batching import BatchContents, PlannedBatches
+from retrofit.data.curation.artefact import Curation
+from retrofit.data.curation.texts import normalised
+from retrofit.data.records import Pair, to_table
+from retrofit.data.sampling import Mixture, SamplingPlan
+from retrofit.data.selection import select, strata
+from retrofit.data.storage import PairSource
+from retrofit.data.training_data import TrainingData
+from retrofit.negatives.embeddings import EmbeddingStore, Encoding
+from retrofit.negatives.false_negatives import hidden_positives, rates
+from retrofit.negatives.filters import Margin, NotKnown
+from retrofit.negatives.mining import MinedNegatives, SearchModel, embedded_pool, mine, search_pool
+from retrofit.negatives.pool import MiningPool
+
+Compose = Callable[..., dict[str, Any]]
+ENCODING = Encoding("float32", 512)
+
+
+def pair(query: str, *positives: str, language: str = "de", task: str = "help", group: str = "g") -> Pair:
+    return Pair(query, positives, task, language, language, "made up", group, "train")
+
+
+PAIRS = [
+    *(pair(f"Frage {n}", f"Antwort {n} zu Lampe {n % 4}", f"Erklärung {n}") for n in range(12)),
+    *(pair(f"question {n}", f"answer {n} on lamp {n % 4}", language="en") for n in range(12)),
+    pair("Frage 0", "Antwort  3 zu LAMPE 3", task="title"),  # reads like the answer to question 3
+]
+
+
+def training_data(pairs: list[Pair]) -> TrainingData:
+    source = PairSource(Path("0123456789abcdef"), to_table(pairs), None, {})
+    rows = select(source.pairs, "train")
+    return TrainingData(source, Curation(rows, source.pairs.slice(0, 0), {}), rows)
+
+
+@pytest.fixture
+def model(tiny: Path) -> SearchModel:
+    return SearchModel(tiny, "mean", {"query": "query: ", "passage": "passage: "}, 64)
+
+
+@pytest.fixture
+def mined(train_config: Compose, model: SearchModel, tmp_path: Path) -> Callable[..., MinedNegatives]:
+    def run(pairs: list[Pair] = PAIRS, option: str = "dense", **changes: Any) -> MinedNegatives:
+        config = train_config(f"negatives={option}")["negatives"]["mined"]
+        return mine(training_data(pairs), model, {**config, **changes}, ENCODING, tmp_path)
+
+    return run
+
+
+def texts(pairs: list[Pair], negatives: MinedNegatives) -> list[list[str]]:
+    """The negatives of every pair, as texts."""
+    found = []
+    for homes in negatives.homes.tolist():
+        found.append([pairs[row].positives[slot] for row, slot in homes if row >= 0])
+    return found
+
+
+def answers_to(pairs: list[Pair], query: Pair) -> set[str]:
+    same = [each for each in pairs if (each.query, each.language) == (query.query, query.language)]
+    return {normalised(text) for each in same for text in each.positives}
+
+
+@pytest.mark.parametrize("option", ["dense", "dense_filtered", "cross_lingual"])
+@pytest.mark.parametrize("sampling", ["top", "random", "weighted"])
+def test_a_negative_never_answers_and_has_the_language_asked_for(
+    mined: Callable[..., MinedNegatives], option: str, sampling: str
+) -> None:
+    # The tiny model's scores say nothing: with a margin no passage of another language would be left.
+    negatives = mined(option=option, sampling=sampling, **({"margin": None} if option == "cross_lingual" else {}))
+    language_of = {text: each.language for each in PAIRS for text in each.positives}
+    total = 0
+    for query, found in zip(PAIRS, texts(PAIRS, negatives), strict=True):
+        assert len(set(found)) == len(found)
+        assert not {normalised(text) for text in found} & answers_to(PAIRS, query)
+        assert {language_of[text] == query.language for text in found} <= {option != "cross_lingual"}
+        total += len(found)
+    assert total > len(PAIRS)
+    report = negatives.report
+    assert sum(report["rejected"].values()) == report["candidates"]
+    assert total == report["chosen"] + report["filled_at_random"]
+    assert negatives.homes[..., 0].size == total + report["left_open"]
+
+
+def test_dense_takes_the_most_similar_passages_that_do_not_answer(
+    mined: Callable[..., MinedNegatives], model: SearchModel
+) -> None:
+    encoder = model.load()
+    german = [each for each in PAIRS if each.language == "de"]
+    passages = sorted({text for each in german for text in each.positives})
+    vectors = encoder.encode(passages, "passage")
+    for query, found in zip(PAIRS, texts(PAIRS, mined()), strict=True):
+        if query.language != "de":
+            continue
+        scores = vectors @ encoder.encode([query.query], "query")[0]
+        known = answers_to(PAIRS, query)
+        ranked = [passages[place] for place in np.argsort(-scores) if normalised(passages[place]) not in known]
+        best = dict(zip(passages, scores.tolist(), strict=True))
+        assert [best[text] for text in found] == pytest.approx([best[text] for text in ranked[:4]], abs=1e-5)
+
+
+def test_the_margin_keeps_negatives_below_every_positive(
+    mined: Callable[..., MinedNegatives], model: SearchModel
+) -> None:
+    encoder = model.load()
+    for query, found in zip(PAIRS, texts(PAIRS, mined(margin=0.01, fill=False)), strict=True):
+        vector = encoder.encode([query.query], "query")[0]
+        lowest = min(encoder.encode(list(query.positives), "passage") @ vector)
+        assert all(
+            encoder.encode([text], "passage")[0] @ vector <= lowest - abs(lowest) * 0.01 + 1e-5 for text in found
+        )
+
+
+def test_mining_is_done_once_and_again_for_other_settings(mined: Callable[..., MinedNegatives], tmp_path: Path) -> None:
+    def stored() -> set[str]:
+        return {path.name for path in (tmp_path / "negatives").iterdir() if path.is_dir()}
+
+    first = mined()
+    names = stored()
+    again = mined(per_query=2, memory_mb=128)  # neither changes what is found
+    np.testing.assert_array_equal(first.homes, again.homes)
+    assert stored() == names
+    mined(margin=0.1)
+    mined(pairs=PAIRS[:-1])
+    assert len(stored()) == 3
+
+
+def test_each_visit_takes_the_next_negatives() -> None:
+    homes = np.stack([np.arange(12).reshape(3, 4), np.zeros((3, 4), dtype=int)], axis=2)
+    homes[1, 3] = -1
+    negatives = MinedNegatives(np.array([5, 7, 9]), homes, {})
+    assert negatives.of(np.array([7, 5]), np.array([0, 1]), 2)[:, 0].tolist() == [4, 5, 2, 3]
+    assert negatives.of(np.array([7]), np.array([1]), 2)[:, 0].tolist() == [6]
+    assert negatives.of(np.array([9]), np.array([2]), 3)[:, 0].tolist() == [10, 11, 8]
+
+
+def test_batches_hold_the_mined_negatives_and_mask_answers(mined: Callable[..., MinedNegatives]) -> None:
+    data, negatives = training_data(PAIRS), mined()
+    plan = SamplingPlan(strata(data.source.pairs, data.rows), 4, 8, Mixture(), 0)
+
+    def batches(count: int) -> PlannedBatches:
+        contents = BatchContents(mined_negatives=count)
+        return PlannedBatches(data.source.pairs, plan, lambda texts, _: [[1]] * len(texts), contents, None, negatives)
+
+    of_pair = dict(zip((each.query + each.task for each in PAIRS), texts(PAIRS, negatives), strict=True))
+    for step in range(8):
+        plain, hard = batches(0).texts(step), batches(2).texts(step)
+        added = hard.passages[len(plain.passages) :]
+        expected = {text for query in hard.queries for text in of_pair[query + "help"]}
+        assert set(added) <= expected
+        assert added
+        for row, query in zip(hard.relevance.tolist(), hard.queries, strict=True):
+            known = {text for each in PAIRS if each.query == query for text in each.positives}
+            for text, entry in zip(hard.passages, row, strict=True):
+                assert (entry != -1) == (text in known)
+
+
+TEXT = st.sampled_from("abcdef")
+
+
+@given(st.lists(st.tuples(st.sampled_from("qrs"), st.lists(TEXT, min_size=1, max_size=3, unique=True)), min_size=2))
+@settings(deadline=None, max_examples=40)
+def test_the_pool_knows_every_answer(asked: list[tuple[str, list[str]]]) -> None:
+    pairs = [pair(query, *positives, group=str(n)) for n, (query, positives) in enumerate(asked)]
+    table = to_table(pairs)
+    pool = MiningPool.of(table, np.arange(len(pairs)))
+    passages = pool.passage_texts(np.arange(len(pool.passage_ids)))
+    assert sorted(passages) == sorted({text for each in pairs for text in each.positives})
+    every = np.tile(np.arange(len(passages)), (len(pairs), 1))
+    for query, known in zip(pairs, pool.is_known(every), strict=True):
+        answers = {text for each in pairs if each.query == query.query for text in each.positives}
+        assert {passages[place] for place in np.flatnonzero(known)} == answers
+    assert pool.query_texts(np.arange(len(pairs))) == [each.query for each in pairs]
+
+
+def test_a_hidden_answer_that_comes_back_is_counted(model: SearchModel, tmp_path: Path) -> None:
+    data = training_data(PAIRS)
+    pool = MiningPool.of(data.source.pairs, data.rows)
+    hidden = hidden_positives(pool, 0)
+    assert sorted(hidden[:, 0].tolist()) == list(range(12))  # only those queries have two answers of their own
+    for query, passage in hidden.tolist():
+        (text,) = pool.passage_texts(np.array([passage]))
+        assert text in PAIRS[query].positives
+    queries, passages = embedded_pool(pool, model, ENCODING, EmbeddingStore(tmp_path))
+    found = search_pool(pool, queries, passages, "same", 40, 128)
+    none, wide, all_of_it = rates(
+        pool, queries, passages, found, {"none": [NotKnown()], "wide": [NotKnown(), Margin(5.0)], "all": []}, 0
+    )
+    assert none["hidden"] == 12
+    assert none["found"] == none["kept"] == 1.0  # 40 candidates are the whole pool of German passages
+    assert 0 <= none["false_1"] <= none["false_4"] <= 1
+    assert none["false_1_low"] <= none["false_1"] <= none["false_1_high"]
+    assert wide["kept"] == wide["false_4"] == wide["negatives"] == 0
+    assert all_of_it["negatives"] > none["negatives"]
