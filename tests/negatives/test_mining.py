@@ -22,7 +22,7 @@ from retrofit.data.training_data import TrainingData
 from retrofit.negatives.embeddings import EmbeddingStore, Encoding
 from retrofit.negatives.false_negatives import hidden_positives, rates
 from retrofit.negatives.filters import Margin, NotKnown
-from retrofit.negatives.mining import MinedNegatives, SearchModel, embedded_pool, mine, search_pool
+from retrofit.negatives.mining import MinedNegatives, SearchModel, candidates_of, embedded_pool, mine
 from retrofit.negatives.pool import MiningPool
 
 Compose = Callable[..., dict[str, Any]]
@@ -73,7 +73,7 @@ def answers_to(pairs: list[Pair], query: Pair) -> set[str]:
     return {normalised(text) for each in same for text in each.positives}
 
 
-@pytest.mark.parametrize("option", ["dense", "dense_filtered", "cross_lingual"])
+@pytest.mark.parametrize("option", ["dense", "dense_filtered", "bm25", "hybrid", "cross_lingual"])
 @pytest.mark.parametrize("sampling", ["top", "random", "weighted"])
 def test_a_negative_never_answers_and_has_the_language_asked_for(
     mined: Callable[..., MinedNegatives], option: str, sampling: str
@@ -194,7 +194,8 @@ def test_a_hidden_answer_that_comes_back_is_counted(model: SearchModel, tmp_path
         (text,) = pool.passage_texts(np.array([passage]))
         assert text in PAIRS[query].positives
     queries, passages = embedded_pool(pool, model, ENCODING, EmbeddingStore(tmp_path))
-    found = search_pool(pool, queries, passages, "same", 40, 128)
+    settings = {"search": "dense", "languages": "same", "candidates": 40, "memory_mb": 128}
+    found = candidates_of(pool, model, settings, (queries, passages))
     none, wide, all_of_it = rates(
         pool, queries, passages, found, {"none": [NotKnown()], "wide": [NotKnown(), Margin(5.0)], "all": []}, 0
     )

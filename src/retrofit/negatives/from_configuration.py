@@ -17,10 +17,10 @@ from retrofit.negatives.filters import Filter
 from retrofit.negatives.mining import (
     MinedNegatives,
     SearchModel,
+    candidates_of,
     embedded_pool,
     filters_of,
     mine,
-    search_pool,
 )
 from retrofit.negatives.pool import MiningPool
 
@@ -57,8 +57,9 @@ def mine_and_measure(config: Mapping[str, Any], folder: Path) -> None:
         return
     settings = config["negatives"]["mined"]
     store = EmbeddingStore(Path(config["paths"]["cache"]))
-    queries, passages = embedded_pool(pool, _search_model(config), _encoding(config), store)
-    found = search_pool(pool, queries, passages, settings["languages"], settings["candidates"], settings["memory_mb"])
+    model = _search_model(config)
+    queries, passages = embedded_pool(pool, model, _encoding(config), store)
+    found = candidates_of(pool, model, settings, (queries, passages))
     tried: dict[str, list[Filter]] = {
         "no margin" if margin is None else f"margin {margin:g}": filters_of({**settings, "margin": margin})
         for margin in config["margins"]

@@ -6,7 +6,7 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +16,13 @@ import numpy as np
 from retrofit.artefacts import ArtefactStore, fingerprint, write_json
 from retrofit.data.training_data import TrainingData
 from retrofit.instantiation import instantiate
-from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling
+from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling, load_tokenizer
 from retrofit.models.checkpoints import weights_fingerprint
 from retrofit.negatives.choice import choose, fill
 from retrofit.negatives.embeddings import Embeddings, EmbeddingStore, Encoding
 from retrofit.negatives.filters import AtMost, Filter, Judged, Margin, NotKnown, RankWindow, apply
+from retrofit.negatives.fusion import fuse
+from retrofit.negatives.lexical import pieces_of, top_k_lexical
 from retrofit.negatives.pool import MiningPool
 from retrofit.negatives.search import Candidates, top_k
 
@@ -29,6 +31,12 @@ CODE_VERSION = 1  # raise it whenever the same selection, model and settings wou
 ROWS = "rows.npy"
 HOMES = "homes.npy"
 REPORT = "report.json"
+
+Search = Callable[[np.ndarray, np.ndarray, int], Candidates]
+"""Finds for queries (by position) the best of some passages (by position), so many of each."""
+
+SearchKind = Literal["dense", "bm25", "hybrid"]
+"""By the similarity of embeddings, by BM25, or by both, their ranks fused."""
 
 Languages = Literal["same", "other"]
 """Where negatives are looked for: in the language that answers the query, or in all others."""
@@ -156,28 +164,35 @@ def embedded_pool(
     return queries, passages
 
 
-def search_pool(
-    pool: MiningPool, queries: Embeddings, passages: Embeddings, languages: Languages, k: int, memory_mb: int
-) -> Candidates:
+def search_pool(pool: MiningPool, search: Search, languages: Languages, k: int) -> Candidates:
     """Return the best passages of each query.
 
     Args:
         pool: what is searched for in what.
-        queries: embeddings of its queries.
-        passages: embeddings of its passages.
+        search: finds the best of some passages for some queries.
         languages: ``same``: in passages of the language that answers the query; ``other``: in all others.
         k: how many of each query.
-        memory_mb: bound of what the search holds at once.
     """
     places = np.full((len(pool.rows), k), -1, dtype=np.int64)
     scores = np.full((len(pool.rows), k), -np.inf, dtype=np.float32)
     for language in np.unique(pool.query_languages):
         asked = np.flatnonzero(pool.query_languages == language)
         same = pool.passage_languages == language
-        searched = np.flatnonzero(same if languages == "same" else ~same)
-        found = top_k(queries, asked, passages, searched, k, memory_mb)
+        found = search(asked, np.flatnonzero(same if languages == "same" else ~same), k)
         places[asked], scores[asked] = found.passages, found.scores
     return Candidates(places, scores)
+
+
+def rescored(found: Candidates, queries: Embeddings, passages: Embeddings) -> Candidates:
+    """Return candidates, in their order, with their similarity to the query as score."""
+    scores = np.full(found.passages.shape, -np.inf, dtype=np.float32)
+    block = max(1, 200_000 // found.passages.shape[1])
+    for start in range(0, len(scores), block):
+        asked, columns = np.nonzero(found.passages[start : start + block] >= 0)
+        asked += start
+        places = found.passages[asked, columns]
+        scores[asked, columns] = np.einsum("nd,nd->n", queries.rows(asked), passages.rows(places))
+    return Candidates(found.passages, scores)
 
 
 def positive_scores(pool: MiningPool, queries: Embeddings, passages: Embeddings) -> np.ndarray:
@@ -205,18 +220,15 @@ def _mine(
     started = time.monotonic()
     pool = MiningPool.of(data.source.pairs, data.rows)
     log.info("mining: %d queries in %d passages", len(pool.rows), len(pool.passage_ids))
-    queries, passages = embedded_pool(pool, model, encoding, store)
-    encoded = time.monotonic()
-    found = search_pool(pool, queries, passages, settings["languages"], settings["candidates"], settings["memory_mb"])
-    searched = time.monotonic()
-    judged = Judged(found, pool.is_known(found.passages), positive_scores(pool, queries, passages))
+    judged, seconds = _judged(pool, model, settings, encoding, store)
+    found = judged.candidates
     kept, counts = apply(filters_of(settings), judged)
     seed = settings["seed"]
     chosen = choose(found, kept, settings["count"], settings["sampling"], pool.query_ids, seed)
     filled, gaps = _filled(pool, chosen, settings) if settings["fill"] else (chosen, 0)
     np.save(folder / ROWS, pool.rows)
     np.save(folder / HOMES, np.where(filled[:, :, None] >= 0, pool.homes[filled], -1))
-    seconds = {"encode": encoded - started, "search": searched - encoded, "choose": time.monotonic() - searched}
+    seconds["choose"] = time.monotonic() - started - sum(seconds.values())
     report = {
         "queries": len(pool.rows),
         "passages": len(pool.passage_ids),
@@ -230,6 +242,58 @@ def _mine(
     }
     write_json(folder / REPORT, report)
     log.info("mining: of %d candidates %s", report["candidates"], counts)
+
+
+def candidates_of(
+    pool: MiningPool, model: SearchModel, settings: Mapping[str, Any], embedded: tuple[Embeddings, Embeddings] | None
+) -> Candidates:
+    """Return the candidates that a configuration's search finds, with similarities as scores where there are any.
+
+    Args:
+        pool: what is searched for in what.
+        model: the model; BM25 searches for its tokenizer's pieces.
+        settings: the values of ``negatives.mined``.
+        embedded: embeddings of the pool's queries and passages; None where BM25 searches alone.
+    """
+    k, languages = settings["candidates"], settings["languages"]
+    searches: list[Candidates] = []
+    if settings["search"] != "dense":
+        tokenizer = load_tokenizer(model.folder)
+
+        def lexical(asked: np.ndarray, searched: np.ndarray, k: int) -> Candidates:
+            return top_k_lexical(
+                lambda places: pieces_of(tokenizer, pool.query_texts(places)), asked,
+                lambda places: pieces_of(tokenizer, pool.passage_texts(places)), searched, k,
+            )  # fmt: skip
+
+        searches.append(search_pool(pool, lexical, languages, k))
+    if embedded is None:
+        return searches[0]
+    queries, passages = embedded
+    if settings["search"] != "bm25":
+
+        def dense(asked: np.ndarray, searched: np.ndarray, k: int) -> Candidates:
+            return top_k(queries, asked, passages, searched, k, settings["memory_mb"])
+
+        searches.append(search_pool(pool, dense, languages, k))
+    return rescored(searches[0] if len(searches) == 1 else fuse(searches, k), queries, passages)
+
+
+def _judged(
+    pool: MiningPool, model: SearchModel, settings: Mapping[str, Any], encoding: Encoding, store: EmbeddingStore
+) -> tuple[Judged, dict[str, float]]:
+    """Return candidates with what is known of them, and the seconds it took to encode and to search."""
+    started = time.monotonic()
+    # BM25 alone needs no model, unless a filter asks how similar a candidate is.
+    needed = settings["search"] != "bm25" or settings["margin"] is not None or settings["max_score"] is not None
+    embedded = embedded_pool(pool, model, encoding, store) if needed else None
+    encoded = time.monotonic()
+    found = candidates_of(pool, model, settings, embedded)
+    positives = np.full(len(pool.rows), np.nan, dtype=np.float32)
+    if embedded is not None:
+        positives = positive_scores(pool, *embedded)
+    judged = Judged(found, pool.is_known(found.passages), positives)
+    return judged, {"encode": encoded - started, "search": time.monotonic() - encoded}
 
 
 def _filled(pool: MiningPool, chosen: np.ndarray, settings: Mapping[str, Any]) -> tuple[np.ndarray, int]:
@@ -257,6 +321,7 @@ def _distributions(judged: Judged, chosen: np.ndarray) -> dict[str, Any]:
     queries, ranks, _ = np.nonzero(places)
     scores = judged.candidates.scores[queries, ranks]
     figures = {"rank": ranks + 1, "score": scores, "below_positive": judged.positive_scores[queries] - scores}
+    figures = {name: values[np.isfinite(values)] for name, values in figures.items()}
     percentiles = (5, 25, 50, 75, 95)
     return {
         "chosen": len(queries),

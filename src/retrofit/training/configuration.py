@@ -12,7 +12,7 @@ from retrofit.errors import UserError
 from retrofit.evaluation.tasks import Pool
 from retrofit.models.bi_encoder import Pooling, Precision
 from retrofit.negatives.choice import Sampling
-from retrofit.negatives.mining import Languages
+from retrofit.negatives.mining import Languages, SearchKind
 from retrofit.training.interpolation import weights_to_try
 
 
@@ -98,6 +98,7 @@ MINED_NUMBERS = (
 INSPECT_NUMBERS = (*DATA_NUMBERS, Number("sample", 1, whole=True), Number("examples", 0, whole=True))
 
 MINED_CHOICES = {
+    "negatives.mined.search": get_args(SearchKind),
     "negatives.mined.languages": get_args(Languages),
     "negatives.mined.sampling": get_args(Sampling),
     "negatives.mined.fill": (True, False),
