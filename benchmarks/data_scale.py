@@ -2,11 +2,11 @@
 
     python benchmarks/data_scale.py [FOLDER]
 
-Writes synthetic pairs into FOLDER (a temporary one by default; 10 million take about 9 GB). Then, in a fresh process
-for each measurement, opens them, selects the training pairs of eight languages, lays out one epoch and reads 200
-batches of 64. Beside it what a user would do with ``datasets`` alone: map a file of the same pairs, filter, shuffle,
-read 200 batches. The anonymous memory is what the process itself holds; mapped file pages belong to the system and can be
-dropped. Results go to ``benchmarks/data_scale.csv``.
+Writes synthetic pairs into FOLDER (a temporary one by default; 10 million take about 9 GB). Then, in a fresh
+process for each measurement, opens them, selects the training pairs of eight languages, lays out one epoch and
+reads 200 batches of 64. Beside it what a user would do with ``datasets`` alone: map a file of the same pairs,
+filter, shuffle, read 200 batches. The anonymous memory is what the process itself holds; mapped file pages belong
+to the system and can be dropped. Results go to ``benchmarks/data_scale.csv``.
 """
 
 from __future__ import annotations
