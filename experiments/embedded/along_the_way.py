@@ -19,13 +19,13 @@ import yaml
 
 from retrofit.data.records import content_id, shown_id
 from retrofit.data.storage import PairSource
-from retrofit.evaluation.evaluate import EncodingSettings, evaluate
+from retrofit.evaluation.evaluate import evaluate
 from retrofit.evaluation.summary import METRIC_COLUMNS, metrics_frame, suite_mean
 from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
 from retrofit.instantiation import instantiate
 from retrofit.models.adapters import interpolate, merged_weights
 from retrofit.models.bi_encoder import BiEncoder
-from retrofit.models.precision import resolve_precision
+from retrofit.models.precision import EncodingSettings, resolve_precision
 
 QUERIES = 150
 

@@ -18,7 +18,6 @@ from retrofit.evaluation.evaluate import (
     RESULT_SCHEMA,
     TOP_K,
     EmbeddedTexts,
-    EncodingSettings,
     evaluate,
     read_results,
     search,
@@ -28,6 +27,7 @@ from retrofit.evaluation.metrics import METRICS, score_run
 from retrofit.evaluation.suites import evaluate_suites
 from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
 from retrofit.models.bi_encoder import BiEncoder
+from retrofit.models.precision import EncodingSettings
 
 SETTINGS = EncodingSettings("float32", 512)
 

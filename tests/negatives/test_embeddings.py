@@ -11,11 +11,12 @@ import pytest
 
 from retrofit.data.records import content_id
 from retrofit.models.bi_encoder import BiEncoder
+from retrofit.models.precision import EncodingSettings
 from retrofit.negatives import embeddings
-from retrofit.negatives.embeddings import Embeddings, EmbeddingStore, Encoding
+from retrofit.negatives.embeddings import Embeddings, EmbeddingStore
 
 TEXTS = [f"text number {number} about {'lamps' if number % 2 else 'doors'}" for number in range(23)]
-ENCODING = Encoding("float32", 256)
+ENCODING = EncodingSettings("float32", 256)
 
 
 @pytest.fixture(autouse=True)

@@ -19,14 +19,15 @@ from retrofit.data.sampling import Mixture, SamplingPlan
 from retrofit.data.selection import select, strata
 from retrofit.data.storage import PairSource
 from retrofit.data.training_data import TrainingData
-from retrofit.negatives.embeddings import EmbeddingStore, Encoding
+from retrofit.models.precision import EncodingSettings
+from retrofit.negatives.embeddings import EmbeddingStore
 from retrofit.negatives.false_negatives import hidden_positives, rates
 from retrofit.negatives.filters import Margin, NotKnown
 from retrofit.negatives.mining import MinedNegatives, SearchModel, candidates_of, embedded_pool, mine
 from retrofit.negatives.pool import MiningPool
 
 Compose = Callable[..., dict[str, Any]]
-ENCODING = Encoding("float32", 512)
+ENCODING = EncodingSettings("float32", 512)
 
 
 def pair(query: str, *positives: str, language: str = "de", task: str = "help", group: str = "g") -> Pair:

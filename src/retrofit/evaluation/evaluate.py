@@ -15,7 +15,8 @@ import torch
 from retrofit.data.records import content_id
 from retrofit.evaluation.metrics import METRICS, score_run
 from retrofit.evaluation.tasks import RetrievalTask
-from retrofit.models.bi_encoder import BiEncoder, Kind, Precision
+from retrofit.models.bi_encoder import BiEncoder, Kind
+from retrofit.models.precision import EncodingSettings
 
 TOP_K = 100
 
@@ -33,19 +34,6 @@ RESULT_SCHEMA = pa.schema(
 """One row a query: its scores and the ids of its five best passages."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EncodingSettings:
-    """How texts are encoded for evaluation.
-
-    Attributes:
-        precision: of the matrix products.
-        token_budget: tokens, padding counted, that go through the backbone at once.
-    """
-
-    precision: Precision = "float32"
-    token_budget: int = 4096
 
 
 def evaluate(

@@ -12,9 +12,10 @@ import pyarrow as pa
 from retrofit.artefacts import ArtefactStore, fingerprint
 from retrofit.data.records import Split
 from retrofit.data.storage import PairSource
-from retrofit.evaluation.evaluate import EncodingSettings, evaluate, read_results, write_results
+from retrofit.evaluation.evaluate import evaluate, read_results, write_results
 from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
 from retrofit.models.bi_encoder import BiEncoder
+from retrofit.models.precision import EncodingSettings
 
 CODE_VERSION = 3  # raise it whenever the same model, data and suite would give other results
 

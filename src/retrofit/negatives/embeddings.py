@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from retrofit.artefacts import ArtefactStore, fingerprint, is_complete
-from retrofit.models.bi_encoder import BiEncoder, Kind, Precision
+from retrofit.models.bi_encoder import BiEncoder, Kind
+from retrofit.models.precision import EncodingSettings
 
 CODE_VERSION = 1  # raise it whenever the same model and text would give another embedding
 
@@ -26,19 +27,6 @@ VECTORS = "vectors.npy"
 _TEXTS_A_SHARD = 8192
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How texts are encoded.
-
-    Attributes:
-        precision: of the matrix products.
-        token_budget: tokens, padding counted, that go through the backbone at once.
-    """
-
-    precision: Precision
-    token_budget: int
 
 
 class Embeddings:
@@ -91,7 +79,7 @@ class EmbeddingStore:
         kind: Kind,
         ids: np.ndarray,
         texts: Callable[[np.ndarray], list[str]],
-        encoding: Encoding,
+        encoding: EncodingSettings,
     ) -> Embeddings:
         """Return the embeddings of texts, encoding those that the cache does not hold.
 
@@ -109,7 +97,7 @@ class EmbeddingStore:
             "pooling": encoder.pooling,
             "prompt": encoder.prompts[kind],
             "max_length": encoder.max_length,
-            "precision": asdict(encoding)["precision"],
+            "precision": encoding.precision,
         }
         folder = self.cache / "embeddings" / fingerprint(identity)
         wanted, first = np.unique(ids, return_index=True)
@@ -131,7 +119,7 @@ def _encode_shard(
     kind: Kind,
     ids: np.ndarray,
     texts: list[str],
-    encoding: Encoding,
+    encoding: EncodingSettings,
     label: str,
 ) -> None:
     def build(shard: Path) -> None:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from retrofit.artefacts import write_json, write_text
 from retrofit.data.training_data import TrainingData, evaluation_sources
-from retrofit.models.precision import resolve_precision
-from retrofit.negatives.embeddings import EmbeddingStore, Encoding
+from retrofit.models.precision import EncodingSettings
+from retrofit.negatives.embeddings import EmbeddingStore
 from retrofit.negatives.false_negatives import hidden_positives, rates
 from retrofit.negatives.filters import Filter
 from retrofit.negatives.mining import (
@@ -38,7 +38,9 @@ def mined_negatives(config: Mapping[str, Any], data: TrainingData) -> MinedNegat
     settings = config["negatives"]["mined"]
     if settings is None:
         return None
-    return mine(data, _search_model(config), settings, _encoding(config), Path(config["paths"]["cache"]))
+    return mine(
+        data, _search_model(config), settings, EncodingSettings.of(config["evaluation"]), Path(config["paths"]["cache"])
+    )
 
 
 def mine_and_measure(config: Mapping[str, Any], folder: Path) -> None:
@@ -58,7 +60,7 @@ def mine_and_measure(config: Mapping[str, Any], folder: Path) -> None:
     settings = config["negatives"]["mined"]
     store = EmbeddingStore(Path(config["paths"]["cache"]))
     model = _search_model(config)
-    queries, passages = embedded_pool(pool, model, _encoding(config), store)
+    queries, passages = embedded_pool(pool, model, EncodingSettings.of(config["evaluation"]), store)
     found = candidates_of(pool, model, settings, (queries, passages))
     tried: dict[str, list[Filter]] = {
         "no margin" if margin is None else f"margin {margin:g}": filters_of({**settings, "margin": margin})
@@ -70,8 +72,3 @@ def mine_and_measure(config: Mapping[str, Any], folder: Path) -> None:
 
 def _search_model(config: Mapping[str, Any]) -> SearchModel:
     return SearchModel.of(config["negatives"]["mined"]["model"] or config["model"])
-
-
-def _encoding(config: Mapping[str, Any]) -> Encoding:
-    evaluation = config["evaluation"]
-    return Encoding(resolve_precision(evaluation["precision"]), evaluation["token_budget"])

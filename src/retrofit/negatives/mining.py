@@ -18,8 +18,9 @@ from retrofit.data.training_data import TrainingData
 from retrofit.instantiation import instantiate
 from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling, load_tokenizer
 from retrofit.models.checkpoints import weights_fingerprint
+from retrofit.models.precision import EncodingSettings
 from retrofit.negatives.choice import choose, fill
-from retrofit.negatives.embeddings import Embeddings, EmbeddingStore, Encoding
+from retrofit.negatives.embeddings import Embeddings, EmbeddingStore
 from retrofit.negatives.filters import AtMost, Filter, Judged, Margin, NotKnown, RankWindow, apply
 from retrofit.negatives.fusion import fuse
 from retrofit.negatives.lexical import pieces_of, top_k_lexical
@@ -129,7 +130,7 @@ def filters_of(settings: Mapping[str, Any]) -> list[Filter]:
 
 
 def mine(
-    data: TrainingData, model: SearchModel, settings: Mapping[str, Any], encoding: Encoding, cache: Path
+    data: TrainingData, model: SearchModel, settings: Mapping[str, Any], encoding: EncodingSettings, cache: Path
 ) -> MinedNegatives:
     """Return the negatives of a selection, mining them first if the cache does not hold them.
 
@@ -155,7 +156,7 @@ def mine(
 
 
 def embedded_pool(
-    pool: MiningPool, model: SearchModel, encoding: Encoding, store: EmbeddingStore
+    pool: MiningPool, model: SearchModel, encoding: EncodingSettings, store: EmbeddingStore
 ) -> tuple[Embeddings, Embeddings]:
     """Return the embeddings of a pool's queries and passages."""
     encoder, weights = model.load(), model.identity["weights"]
@@ -214,7 +215,7 @@ def _mine(
     data: TrainingData,
     model: SearchModel,
     settings: Mapping[str, Any],
-    encoding: Encoding,
+    encoding: EncodingSettings,
     store: EmbeddingStore,
 ) -> None:
     started = time.monotonic()
@@ -280,7 +281,7 @@ def candidates_of(
 
 
 def _judged(
-    pool: MiningPool, model: SearchModel, settings: Mapping[str, Any], encoding: Encoding, store: EmbeddingStore
+    pool: MiningPool, model: SearchModel, settings: Mapping[str, Any], encoding: EncodingSettings, store: EmbeddingStore
 ) -> tuple[Judged, dict[str, float]]:
     """Return candidates with what is known of them, and the seconds it took to encode and to search."""
     started = time.monotonic()

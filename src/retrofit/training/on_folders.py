@@ -10,14 +10,13 @@ import yaml
 
 from retrofit.artefacts import ArtefactStore, fingerprint, write_text
 from retrofit.errors import UserError
-from retrofit.evaluation.evaluate import EncodingSettings
 from retrofit.evaluation.suites import evaluate_tasks
 from retrofit.evaluation.summary import metrics_frame
 from retrofit.evaluation.tasks import folder_fingerprint, tasks_from_beir
 from retrofit.instantiation import instantiate
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import weights_fingerprint
-from retrofit.models.precision import resolve_precision
+from retrofit.models.precision import EncodingSettings
 from retrofit.training.run_folder import RunFolder
 
 
@@ -35,7 +34,7 @@ def evaluate_on_folders(config: Mapping[str, Any]) -> Iterator[Path]:
     for key in ("runs", "folders"):
         if not config[key]:
             raise UserError(f"{key}=[]: expected at least one folder")
-    settings = EncodingSettings(resolve_precision(config["precision"]), config["token_budget"])
+    settings = EncodingSettings.of(config)
     store = ArtefactStore(Path(config["paths"]["cache"]))
     for path in map(Path, config["runs"]):
         if not RunFolder(path).is_finished:

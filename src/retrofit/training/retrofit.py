@@ -21,7 +21,7 @@ from retrofit.data.batching import BatchContents, PlannedBatches
 from retrofit.data.selection import select, strata
 from retrofit.data.storage import PairSource
 from retrofit.data.training_data import TrainingData, evaluation_sources
-from retrofit.evaluation.evaluate import EncodingSettings, write_results
+from retrofit.evaluation.evaluate import write_results
 from retrofit.evaluation.suites import evaluate_suites
 from retrofit.evaluation.summary import headline, metrics_frame
 from retrofit.instantiation import instantiate
@@ -29,7 +29,7 @@ from retrofit.models.adapters import apply_adapter, interpolate, merged_weights
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import state_fingerprint, weights_fingerprint
 from retrofit.models.export import export_sentence_transformer
-from retrofit.models.precision import resolve_precision
+from retrofit.models.precision import EncodingSettings, resolve_precision
 from retrofit.negatives.from_configuration import mined_negatives
 from retrofit.negatives.mining import MinedNegatives
 from retrofit.training.callbacks import TrainingCurve, checkpoint_every
@@ -75,8 +75,7 @@ class Job:
         checkpoint = Path(instantiate(config["model"]["checkpoint"]))
         sources = evaluation_sources(config)
         data = TrainingData.prepare(config, sources)
-        evaluation = config["evaluation"]
-        settings = EncodingSettings(resolve_precision(evaluation["precision"]), evaluation["token_budget"])
+        settings = EncodingSettings.of(config["evaluation"])
         return cls(
             config,
             run,
