@@ -97,6 +97,37 @@ def test_too_many_bad_rows_stop_the_source_with_one_line(reason: Reason, tmp_pat
     assert not list((tmp_path / "cache").glob("corpora/*/pairs.arrow"))
 
 
+def complete(line: bytes) -> bytes:
+    """A bad row with the fields that the column map of all bad rows together needs, where it is an object at all."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return line
+    extra = {"lang": "de", "part": "train", "topic": "t", "title": None}
+    return json.dumps({**extra, **values}).encode() if isinstance(values, dict) else line
+
+
+def test_a_folder_of_bad_rows_of_every_kind_gives_its_good_rows_and_as_many_messages(
+    tmp_path: Path, build: Any
+) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    good = [complete(json.dumps(row).encode()) for row in GOOD]
+    bad = [complete(line) for line, _, _ in LINES.values()]
+    (folder / "a.jsonl").write_bytes(b"\n".join([*good[:5], *bad[::2]]))
+    (folder / "b.jsonl").write_bytes(b"\n".join([*bad[1::2], *good[5:]]))
+    overrides: dict[str, Any] = {"columns": dict(COLUMNS)}
+    for _, needed, _ in LINES.values():
+        overrides["columns"] |= needed.get("columns", {})
+        overrides |= {key: value for key, value in needed.items() if key != "columns"}
+    source = build("folder", path=str(folder), language="en", max_refused=0.9, **overrides)
+    assert sorted(source.pairs["query"].to_pylist()) == [row["query"] for row in GOOD]
+    assert source.report["refused"] == {str(reason): 1 for reason in sorted(LINES)}
+    refused = [json.loads(line) for line in (source.folder / "refused.jsonl").read_text().splitlines()]
+    assert len({row["expected"] for row in refused}) == len(refused) == len(LINES) >= 20
+    assert {Path(row["file"]).name for row in refused} == {"a.jsonl", "b.jsonl"}
+
+
 def test_every_reason_says_something_of_its_own() -> None:
     assert set(EXPECTED) == set(Reason)
     assert len(set(EXPECTED.values())) == len(Reason) >= 20
