@@ -255,6 +255,7 @@ def test_what_no_pair_has_is_an_error_that_names_the_key(
     assert message.startswith(f"{key}: {missing} ")
     assert "\n" not in message
     assert "field_help" in message if tasks else "ja" in message
+    assert message.endswith(f"({key.split('.')[0]}=all takes them all)")
 
 
 def test_what_is_asked_for_and_absent_is_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -166,7 +166,9 @@ def _check_known(asked: Sequence[str], columns: Sequence[str], table: pa.Table, 
     known = {label for column in columns for label in labels(table, column)[1]}
     missing = sorted(set(asked) - known)
     if missing and len(missing) == len(set(asked)):
-        raise UserError(f"{key}: {', '.join(missing)} not in the data source; it has {', '.join(sorted(known))}")
+        group = key.partition(".")[0]
+        hint = f" ({group}=all takes them all)" if group in ("task_mix", "languages") else ""
+        raise UserError(f"{key}: {', '.join(missing)} not in the data source; it has {', '.join(sorted(known))}{hint}")
     if missing:
         log.info("%s: %s not in the data source and left out", key, ", ".join(missing))
 
