@@ -122,3 +122,12 @@ def test_what_the_embedded_corpus_left_out_is_counted_by_reason() -> None:
     dropped = {"homeassistant": {"field_help": {"short": {"de": 2, "en": 1}, "same as English": {"de": 4}}}}
     report = {"dropped": dropped, "leaks": {"train: query also in test": 3}, "refused": {}}
     assert left_out(report) == {"same as English": 4, "short": 3, "train: query also in test": 3}
+
+
+def test_what_the_chart_leaves_out_is_said(folder: Path) -> None:
+    many = [selected("bitext", f"l{number}", "en", 100 - number) for number in range(45)]
+    (folder / CARD).write_text(json.dumps(CONTENT | {"selected": many}), encoding="utf-8")
+    page = write_data_card(folder).read_text(encoding="utf-8")
+    assert "5 others have 290 together" in " ".join(Words(page).text)
+    assert page.count("l44 → en") == 1  # in the table, not in the chart
+    assert page.count("l39 → en") == 2

@@ -21,20 +21,27 @@ from retrofit.artefacts import write_text
 CARD = "data_card.json"
 PAGE = "data_card.html"
 
+LANGUAGES_DRAWN = 40
+"""Bars of the chart of languages; the table has them all."""
+
 
 def write_data_card(folder: Path) -> Path:
     """Write ``data_card.html`` from the ``data_card.json`` of a folder and return its path."""
     card = _read(folder)
     bins, queries, passages = _histogram(card["tokens"])
+    grid = _grid(card["selected"])
+    drawn = {language: counts.total() for language, counts in grid["rows"][:LANGUAGES_DRAWN]}
     page = render(
         "data_card.html.j2",
         card=card,
         left_out=left_out(card["source"]),
         removed=card["curation"]["removed"],
         evaluation_sets=card["curation"].get("evaluation_sets", {}),
-        grid=_grid(card["selected"]),
+        grid=grid,
+        languages_left=len(grid["rows"]) - len(drawn),
+        pairs_left=grid["total"] - sum(drawn.values()),
         tokens=_by_task_and_kind(card["tokens"]),
-        language_figure=Markup(count_bars(_by_language(card["selected"]), "pairs", "languages")),  # noqa: S704 -- ours
+        language_figure=Markup(count_bars(drawn, "pairs", "languages")),  # noqa: S704 -- ours
         length_figure=Markup(length_histogram(bins, queries, passages, "lengths")),  # noqa: S704 -- from numbers
     )
     write_text(folder / PAGE, page)
@@ -105,15 +112,6 @@ def _read(folder: Path) -> Any:
 def _languages(row: Mapping[str, Any]) -> str:
     query, document = row["language"], row["document_language"]
     return str(query if query == document else f"{query} → {document}")
-
-
-def _by_language(selected: Iterable[Mapping[str, Any]], most: int = 40) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for row in selected:
-        counts[_languages(row)] += row["pairs"]
-    shown = dict(counts.most_common(most))
-    rest = counts.total() - sum(shown.values())
-    return shown | ({f"{len(counts) - most} others": rest} if rest else {})
 
 
 def _grid(selected: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
