@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import logging
 import time
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from retrofit.artefacts import ArtefactStore, fingerprint, write_json
+from retrofit.artefacts import ArtefactStore, write_json
 from retrofit.data.training_data import TrainingData
 from retrofit.instantiation import instantiate
 from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling, load_tokenizer
@@ -145,7 +146,7 @@ def mine(
     inputs = {
         "code": CODE_VERSION,
         "source": data.source.fingerprint,
-        "rows": fingerprint(data.rows.tolist()),
+        "rows": hashlib.blake2b(data.rows.tobytes(), digest_size=8).hexdigest(),
         "model": model.identity,
         "precision": encoding.precision,
         "settings": named,
