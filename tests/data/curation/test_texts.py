@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrofit.data.curation.languages import known_language
-from retrofit.data.curation.similarity import Bands, jaccard, rows_a_band, shingles
+from retrofit.data.curation.similarity import SHINGLE, Bands, jaccard, rows_a_band, shingles
 from retrofit.data.curation.texts import normalised, placeholder_share, says_nothing
 from retrofit.data.curation.windows import HashIndex, width_at, windows
 
@@ -49,16 +49,21 @@ def test_the_share_of_placeholders_is_of_characters() -> None:
     assert placeholder_share("ab cd") == 0
 
 
+def plain_windows(text: str, width: int, tails: bool) -> list[tuple[int, str]]:
+    """Where each window of a text starts, and what it holds."""
+    ends = [start + width_at(character, width) for start, character in enumerate(text)]
+    starts = [start for start, end in enumerate(ends) if end <= len(text)]
+    uncovered = [place for place in range(len(text)) if not any(start <= place < ends[start] for start in starts)]
+    if tails and uncovered:
+        starts = sorted([*starts, uncovered[0]])
+    return [(start, text[start : ends[start]]) for start in starts]
+
+
 @given(st.lists(SCRIPTS, max_size=5), st.integers(2, 9), st.booleans())
 @settings(deadline=None)
-def test_windows_are_those_of_each_text(texts: list[str], width: int, whole: bool) -> None:
-    hashes, owners, positions = windows(texts, width, whole_when_short=whole)
-    expected = [
-        (number, start, text[start : start + width_at(text[start], width)])
-        for number, text in enumerate(texts)
-        for start in range(len(text))
-        if start + width_at(text[start], width) <= len(text) or (whole and start == 0)
-    ]
+def test_windows_are_those_of_each_text(texts: list[str], width: int, tails: bool) -> None:
+    hashes, owners, positions = windows(texts, width, tails=tails)
+    expected = [(number, *window) for number, text in enumerate(texts) for window in plain_windows(text, width, tails)]
     assert list(zip(owners.tolist(), positions.tolist(), strict=True)) == [(n, start) for n, start, _ in expected]
     complete = [
         (hash_, piece)
@@ -68,6 +73,20 @@ def test_windows_are_those_of_each_text(texts: list[str], width: int, whole: boo
     of_piece = {piece: hash_ for hash_, piece in complete}
     assert all(of_piece[piece] == hash_ for hash_, piece in complete)
     assert len(set(of_piece.values())) == len(of_piece)
+
+
+@given(SCRIPTS)
+@settings(deadline=None)
+def test_every_character_stands_in_a_shingle(text: str) -> None:
+    assert shingles(text) == ({piece for _, piece in plain_windows(text, SHINGLE, True)} or {""})
+    covered = {start + offset for start, piece in plain_windows(text, SHINGLE, True) for offset in range(len(piece))}
+    assert covered == set(range(len(text)))
+
+
+@pytest.mark.parametrize(("one", "two"), [("囲み数字 3", "囲み数字 0"), ("ab囲み数字cd", "ab囲み数字ce"), ("灯 l1", "灯 l2"), ("灯 l1灯", "灯 l2灯")])
+def test_a_short_tail_in_another_script_tells_texts_apart(one: str, two: str) -> None:
+    assert jaccard(shingles(one), shingles(two)) < 1
+    assert (Bands(0.9).of([one])[0] != Bands(0.9).of([two])[0]).any()
 
 
 @given(SCRIPTS, SCRIPTS)

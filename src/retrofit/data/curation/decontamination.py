@@ -176,7 +176,7 @@ class _SharedRuns:
 
     def add(self, texts: Sequence[str]) -> None:
         for start, block in blocks(texts):
-            runs, owners, _ = windows(block, self._width, whole_when_short=False)
+            runs, owners, _ = windows(block, self._width, tails=False)
             # Within a text or a batch the first of equal runs is enough, here and in the index.
             runs, kept = np.unique(runs, return_index=True)
             self._runs.append(runs)
@@ -194,7 +194,7 @@ class _SharedRuns:
         found: dict[int, Match] = {}
         examined: dict[tuple[int, int], int] = {}  # where the last run of a text with an evaluation text ended
         for start, block in blocks(texts):
-            runs, owners, positions = windows(block, self._width, whole_when_short=False)
+            runs, owners, positions = windows(block, self._width, tails=False)
             numbers = self._index.find(runs)
             for hit in np.flatnonzero(numbers >= 0):
                 place, number, position = start + int(owners[hit]), int(numbers[hit]), int(positions[hit])

@@ -22,8 +22,16 @@ def shingles(text: str) -> frozenset[str]:
     """Return the shingles of a normalised text: the same windows that are hashed to find candidates."""
     if not is_dense(text):
         return frozenset(text[start : start + SHINGLE] for start in range(max(1, len(text) - SHINGLE + 1)))
-    ends = [start + width_at(character, SHINGLE) for start, character in enumerate(text)]
-    return frozenset(text[start:end] for start, end in enumerate(ends) if start == 0 or end <= len(text))
+    found = set()
+    reached, tail = 0, len(text)
+    for start, character in enumerate(text):
+        end = start + width_at(character, SHINGLE)
+        if end <= len(text):
+            found.add(text[start:end])
+            reached = max(reached, end)
+        elif reached <= start:
+            tail = min(tail, start)
+    return frozenset(found | {text[tail:]} if tail < len(text) else found)
 
 
 def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
@@ -63,7 +71,7 @@ class Bands:
         """Return uint64 ``[texts, count]``, given normalised texts."""
         result = np.empty((len(texts), self.count), np.uint64)
         for start, block in blocks(texts):
-            hashes, owners, _ = windows(block, SHINGLE, whole_when_short=True)
+            hashes, owners, _ = windows(block, SHINGLE, tails=True)
             result[start : start + len(block)] = self._folded(self._signatures(hashes, owners, len(block)))
         return result
 

@@ -75,13 +75,14 @@ def blocks(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
         yield start, texts[start:]
 
 
-def windows(texts: Sequence[str], width: int, *, whole_when_short: bool) -> tuple[Hashes, Numbers, Numbers]:
+def windows(texts: Sequence[str], width: int, *, tails: bool) -> tuple[Hashes, Numbers, Numbers]:
     """Return the hashes of every window of texts, in their order.
 
     Args:
         texts: normalised texts.
         width: characters of a window, at least 2.
-        whole_when_short: whether a text shorter than a window is one window; else it has none.
+        tails: whether the first character that no window holds starts one more, which ends with the text: all of a
+            text shorter than a window, or a few letters behind Chinese, Japanese or Korean ones.
 
     Returns:
         Hashes uint64 ``[windows]``, the number of the text of each int64 ``[windows]``, and where in its text each
@@ -103,8 +104,11 @@ def windows(texts: Sequence[str], width: int, *, whole_when_short: bool) -> tupl
         hashes[dense] = _hashed(codes, dense_width(width))[places[dense]]
         widths[dense] = dense_width(width)
     complete = positions + widths <= lengths[owners]
-    if whole_when_short:
-        complete |= positions == 0
+    if tails:
+        numbers = np.arange(len(places))
+        reached = np.maximum.accumulate(np.where(complete, numbers + widths, 0))
+        uncovered = np.flatnonzero(reached <= numbers)
+        complete[uncovered[np.unique(owners[uncovered], return_index=True)[1]]] = True
     return hashes[complete], owners[complete], positions[complete]
 
 
