@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from retrofit.data.records import content_id
-from retrofit.models.bi_encoder import BiEncoder
+from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling
 from retrofit.models.precision import EncodingSettings
 from retrofit.negatives import embeddings
 from retrofit.negatives.embeddings import Embeddings, EmbeddingStore
@@ -22,6 +23,28 @@ ENCODING = EncodingSettings("float32", 256)
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embeddings, "_TEXTS_A_SHARD", 5)
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A model that is already loaded."""
+
+    encoder: BiEncoder
+
+    @property
+    def pooling(self) -> Pooling:
+        return self.encoder.pooling
+
+    @property
+    def prompts(self) -> dict[Kind, str]:
+        return self.encoder.prompts
+
+    @property
+    def max_length(self) -> int:
+        return self.encoder.max_length
+
+    def load(self) -> BiEncoder:
+        return self.encoder
 
 
 class Counted:
@@ -42,7 +65,7 @@ class Counted:
     def __call__(self, texts: list[str], kind: Any = "passage") -> Embeddings:
         ids = np.array([content_id(text) for text in texts], dtype=np.uint64)
         return self.store.embed(
-            self.encoder, self.weights, kind, ids, lambda places: [texts[place] for place in places], ENCODING
+            InMemory(self.encoder), self.weights, kind, ids, lambda places: [texts[place] for place in places], ENCODING
         )
 
 

@@ -20,7 +20,9 @@ def main(config: DictConfig) -> None:
 
     resolved = as_dictionary(config)
     check_mining(resolved)
-    folder = Path(resolved["paths"]["runs"]) / "mining" / fingerprint(as_dictionary(without_paths(config)))
+    named = as_dictionary(without_paths(config))
+    del named["engine"]  # where it is computed, not what
+    folder = Path(resolved["paths"]["runs"]) / "mining" / fingerprint(named)
     folder.mkdir(parents=True, exist_ok=True)
     mine_and_measure(resolved, folder)
     show_mining(folder)

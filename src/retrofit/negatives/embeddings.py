@@ -6,24 +6,27 @@ written aside and renamed, so a killed run goes on with the next one, and a dama
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from retrofit.artefacts import ArtefactStore, fingerprint, is_complete
-from retrofit.models.bi_encoder import BiEncoder, Kind
+from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling
 from retrofit.models.precision import EncodingSettings
+from retrofit.negatives.engine import LOCAL, Engine
 
 CODE_VERSION = 1  # raise it whenever the same model and text would give another embedding
 
 IDS = "ids.npy"
 VECTORS = "vectors.npy"
 
+_STAGE = "shards"
 _TEXTS_A_SHARD = 8192
 
 log = logging.getLogger(__name__)
@@ -32,22 +35,28 @@ log = logging.getLogger(__name__)
 class Embeddings:
     """The embeddings of a list of texts, read from shards as they are needed.
 
+    Cheap to send to another process: it maps the shards itself, so it must see them under the same names.
+
     Attributes:
         dimension: number of components.
     """
 
-    def __init__(self, shards: list[np.ndarray], shard_of: np.ndarray, row_of: np.ndarray) -> None:
+    def __init__(self, shards: list[Path], shard_of: np.ndarray, row_of: np.ndarray) -> None:
         """Put together what lies in shards.
 
         Args:
-            shards: memory-mapped float32 arrays ``[texts of the shard, dimension]``.
+            shards: files of float32 arrays ``[texts of the shard, dimension]``.
             shard_of: int32 ``[texts]``, the shard of each text.
             row_of: int32 ``[texts]``, its row in the shard.
         """
         self._shards = shards
         self._shard_of = shard_of
         self._row_of = row_of
-        self.dimension = shards[0].shape[1] if shards else 0
+        self._mapped: dict[int, np.ndarray] = {}
+        self.dimension = self._vectors(0).shape[1] if shards else 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_mapped": {}}
 
     def __len__(self) -> int:
         return len(self._shard_of)
@@ -58,8 +67,72 @@ class Embeddings:
         shard_of = self._shard_of[positions]
         for shard in np.unique(shard_of).tolist():
             here = np.flatnonzero(shard_of == shard)
-            found[here] = self._shards[shard][self._row_of[positions[here]]]
+            found[here] = self._vectors(shard)[self._row_of[positions[here]]]
         return found
+
+    def _vectors(self, shard: int) -> np.ndarray:
+        if shard not in self._mapped:
+            self._mapped[shard] = np.load(self._shards[shard], mmap_mode="r", allow_pickle=False)
+        return self._mapped[shard]
+
+
+class Model(Protocol):
+    """What embeds texts, without its weights; picklable where an engine works in other processes."""
+
+    @property
+    def pooling(self) -> Pooling:
+        """How token vectors become one."""
+
+    @property
+    def prompts(self) -> Mapping[Kind, str]:
+        """What is put before a query and before a passage."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens after which a text is cut."""
+
+    def load(self) -> BiEncoder:
+        """Return the encoder."""
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """The texts of a shard to be.
+
+    Attributes:
+        kind: which prompt they get.
+        ids: uint64 ``[texts]``.
+        texts: the texts.
+        label: which they are, for the log.
+    """
+
+    kind: Kind
+    ids: np.ndarray
+    texts: list[str]
+    label: str
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """Encodes the texts of shards, in whichever process.
+
+    Attributes:
+        model: loaded there.
+        settings: how to encode.
+    """
+
+    model: Model
+    settings: EncodingSettings
+
+    def __call__(self) -> Callable[[_Texts], tuple[np.ndarray, np.ndarray]]:
+        """Return a function from a shard's texts to its ids and vectors, float32 ``[texts, dimension]``."""
+        encoder = self.model.load()
+        budget, precision = self.settings.token_budget, self.settings.precision
+
+        def encode(shard: _Texts) -> tuple[np.ndarray, np.ndarray]:
+            return shard.ids, encoder.encode(shard.texts, shard.kind, budget, precision, label=shard.label)
+
+        return encode
 
 
 @dataclass(frozen=True)
@@ -74,29 +147,31 @@ class EmbeddingStore:
 
     def embed(
         self,
-        encoder: BiEncoder,
+        model: Model,
         weights: str,
         kind: Kind,
         ids: np.ndarray,
         texts: Callable[[np.ndarray], list[str]],
         encoding: EncodingSettings,
+        engine: Engine = LOCAL,
     ) -> Embeddings:
         """Return the embeddings of texts, encoding those that the cache does not hold.
 
         Args:
-            encoder: the model.
+            model: loaded where there is something to encode.
             weights: what identifies its weights.
             kind: which prompt the texts get.
             ids: uint64 ``[texts]``, content hash of each text; equal ids stand for equal texts.
             texts: returns the texts at given positions.
             encoding: how to encode.
+            engine: where to encode. The shards are written here, each as it comes.
         """
         identity = {
             "code": CODE_VERSION,
             "weights": weights,
-            "pooling": encoder.pooling,
-            "prompt": encoder.prompts[kind],
-            "max_length": encoder.max_length,
+            "pooling": model.pooling,
+            "prompt": model.prompts[kind],
+            "max_length": model.max_length,
             "precision": encoding.precision,
         }
         folder = self.cache / "embeddings" / fingerprint(identity)
@@ -106,34 +181,32 @@ class EmbeddingStore:
         if len(new):
             log.info("%d of %d %s texts to encode", len(new), len(wanted), kind)
         store = ArtefactStore(folder)
-        for start in range(0, len(new), _TEXTS_A_SHARD):
-            part = slice(start, start + _TEXTS_A_SHARD)
-            label = f"{kind} texts {start} to {min(len(new), start + _TEXTS_A_SHARD)} of {len(new)}"
-            _encode_shard(store, encoder, kind, new[part], texts(position[part]), encoding, label)
+
+        def to_encode() -> Iterator[_Texts]:
+            for start in range(0, len(new), _TEXTS_A_SHARD):
+                part = slice(start, start + _TEXTS_A_SHARD)
+                # Another process may have been asked for the same texts, and have been faster.
+                if not is_complete(store.path(_STAGE, _inputs(new[part]))):
+                    label = f"{kind} texts {start} to {min(len(new), start + _TEXTS_A_SHARD)} of {len(new)}"
+                    yield _Texts(kind, new[part], texts(position[part]), label)
+
+        for shard_ids, vectors in engine.map(_Encoding(model, encoding), to_encode()):
+            store.get(_STAGE, _inputs(shard_ids), functools.partial(_write_shard, ids=shard_ids, vectors=vectors))
         return _gathered(folder, ids)
 
 
-def _encode_shard(
-    store: ArtefactStore,
-    encoder: BiEncoder,
-    kind: Kind,
-    ids: np.ndarray,
-    texts: list[str],
-    encoding: EncodingSettings,
-    label: str,
-) -> None:
-    def build(shard: Path) -> None:
-        vectors = encoder.encode(texts, kind, encoding.token_budget, encoding.precision, label=label)
-        np.save(shard / IDS, ids)
-        np.save(shard / VECTORS, vectors)
+def _inputs(ids: np.ndarray) -> dict[str, Any]:
+    return {"ids": fingerprint(ids.tolist())}
 
-    inputs: Mapping[str, Any] = {"ids": fingerprint(ids.tolist())}
-    store.get("shards", inputs, build)
+
+def _write_shard(folder: Path, ids: np.ndarray, vectors: np.ndarray) -> None:
+    np.save(folder / IDS, ids)
+    np.save(folder / VECTORS, vectors)
 
 
 def _shards(folder: Path) -> Iterator[Path]:
     """Yield the whole shards of a folder in the order of their names; a damaged one is removed, to be made again."""
-    for shard in sorted(folder.glob("shards/*")):
+    for shard in sorted(folder.glob(f"{_STAGE}/*")):
         if shard.name.startswith(".") or not shard.is_dir():
             continue
         if is_complete(shard):
@@ -153,7 +226,7 @@ def _gathered(folder: Path, ids: np.ndarray) -> Embeddings:
     vectors, known, shard_of, row_of = [], [], [], []
     for number, shard in enumerate(_shards(folder)):
         its_ids = np.load(shard / IDS, allow_pickle=False)
-        vectors.append(np.load(shard / VECTORS, mmap_mode="r", allow_pickle=False))
+        vectors.append((shard / VECTORS).absolute())
         known.append(its_ids)
         shard_of.append(np.full(len(its_ids), number, dtype=np.int32))
         row_of.append(np.arange(len(its_ids), dtype=np.int32))

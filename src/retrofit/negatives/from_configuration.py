@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pandas as pd
 
 from retrofit.artefacts import write_json, write_text
 from retrofit.data.training_data import TrainingData, evaluation_sources
+from retrofit.instantiation import instantiate
 from retrofit.models.precision import EncodingSettings
 from retrofit.negatives.embeddings import EmbeddingStore
+from retrofit.negatives.engine import Engine
 from retrofit.negatives.false_negatives import hidden_positives, rates
 from retrofit.negatives.filters import Filter
 from retrofit.negatives.mining import (
@@ -32,15 +35,13 @@ def mined_negatives(config: Mapping[str, Any], data: TrainingData) -> MinedNegat
     """Return the negatives of a selection, mined where the cache lacks them; None where none are asked for.
 
     Args:
-        config: resolved; ``negatives.mined``, ``model``, ``evaluation`` and ``paths`` are read.
+        config: resolved; ``negatives.mined``, ``model``, ``evaluation``, ``engine`` and ``paths`` are read.
         data: the selection.
     """
-    settings = config["negatives"]["mined"]
-    if settings is None:
+    if config["negatives"]["mined"] is None:
         return None
-    return mine(
-        data, _search_model(config), settings, EncodingSettings.of(config["evaluation"]), Path(config["paths"]["cache"])
-    )
+    with contextlib.closing(_engine(config)) as engine:
+        return _mined(config, data, engine)
 
 
 def mine_and_measure(config: Mapping[str, Any], folder: Path) -> None:
@@ -51,23 +52,33 @@ def mine_and_measure(config: Mapping[str, Any], folder: Path) -> None:
         folder: where to write.
     """
     data = TrainingData.prepare(config, evaluation_sources(config))
-    mined = mined_negatives(config, data)
-    assert mined is not None  # noqa: S101 -- check_mining saw to it
-    write_json(folder / REPORT, dict(mined.report))
-    pool = MiningPool.of(data.source.pairs, data.rows)
-    if not len(hidden_positives(pool, config["seed"])):
-        return
-    settings = config["negatives"]["mined"]
-    store = EmbeddingStore(Path(config["paths"]["cache"]))
-    model = _search_model(config)
-    queries, passages = embedded_pool(pool, model, EncodingSettings.of(config["evaluation"]), store)
-    found = candidates_of(pool, model, settings, (queries, passages))
+    with contextlib.closing(_engine(config)) as engine:
+        mined = _mined(config, data, engine)
+        write_json(folder / REPORT, dict(mined.report))
+        pool = MiningPool.of(data.source.pairs, data.rows)
+        if not len(hidden_positives(pool, config["seed"])):
+            return
+        settings = config["negatives"]["mined"]
+        store = EmbeddingStore(Path(config["paths"]["cache"]))
+        model = _search_model(config)
+        queries, passages = embedded_pool(pool, model, EncodingSettings.of(config["evaluation"]), store, engine)
+        found = candidates_of(pool, model, settings, (queries, passages), engine)
     tried: dict[str, list[Filter]] = {
         "no margin" if margin is None else f"margin {margin:g}": filters_of({**settings, "margin": margin})
         for margin in config["margins"]
     }
     table = pd.DataFrame(rates(pool, queries, passages, found, tried, config["seed"]))
     write_text(folder / FALSE_NEGATIVES, table.to_csv(index=False))
+
+
+def _mined(config: Mapping[str, Any], data: TrainingData, engine: Engine) -> MinedNegatives:
+    encoding, cache = EncodingSettings.of(config["evaluation"]), Path(config["paths"]["cache"])
+    return mine(data, _search_model(config), config["negatives"]["mined"], encoding, cache, engine)
+
+
+def _engine(config: Mapping[str, Any]) -> Engine:
+    engine: Engine = instantiate(config["engine"])
+    return engine
 
 
 def _search_model(config: Mapping[str, Any]) -> SearchModel:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,11 +22,12 @@ from retrofit.models.checkpoints import weights_fingerprint
 from retrofit.models.precision import EncodingSettings
 from retrofit.negatives.choice import choose, fill
 from retrofit.negatives.embeddings import Embeddings, EmbeddingStore
+from retrofit.negatives.engine import LOCAL, Engine
 from retrofit.negatives.filters import AtMost, Filter, Judged, Margin, NotKnown, RankWindow, apply
 from retrofit.negatives.fusion import fuse
 from retrofit.negatives.lexical import pieces_of, top_k_lexical
 from retrofit.negatives.pool import MiningPool
-from retrofit.negatives.search import Candidates, top_k
+from retrofit.negatives.search import Candidates, DenseSearch
 
 STAGE = "negatives"
 CODE_VERSION = 1  # raise it whenever the same selection, model and settings would give other negatives
@@ -131,7 +132,12 @@ def filters_of(settings: Mapping[str, Any]) -> list[Filter]:
 
 
 def mine(
-    data: TrainingData, model: SearchModel, settings: Mapping[str, Any], encoding: EncodingSettings, cache: Path
+    data: TrainingData,
+    model: SearchModel,
+    settings: Mapping[str, Any],
+    encoding: EncodingSettings,
+    cache: Path,
+    engine: Engine = LOCAL,
 ) -> MinedNegatives:
     """Return the negatives of a selection, mining them first if the cache does not hold them.
 
@@ -141,6 +147,7 @@ def mine(
         settings: the values of ``negatives.mined``.
         encoding: how texts are encoded.
         cache: root of the cache.
+        engine: where to encode and to search.
     """
     named = {name: value for name, value in settings.items() if name not in ("per_query", "memory_mb", "model")}
     inputs = {
@@ -152,37 +159,59 @@ def mine(
         "settings": named,
     }
     store = EmbeddingStore(cache)
-    build = functools.partial(_mine, data=data, model=model, settings=settings, encoding=encoding, store=store)
+    build = functools.partial(
+        _mine, data=data, model=model, settings=settings, encoding=encoding, store=store, engine=engine
+    )
     return MinedNegatives.open(ArtefactStore(cache).get(STAGE, inputs, build))
 
 
 def embedded_pool(
-    pool: MiningPool, model: SearchModel, encoding: EncodingSettings, store: EmbeddingStore
+    pool: MiningPool, model: SearchModel, encoding: EncodingSettings, store: EmbeddingStore, engine: Engine = LOCAL
 ) -> tuple[Embeddings, Embeddings]:
     """Return the embeddings of a pool's queries and passages."""
-    encoder, weights = model.load(), model.identity["weights"]
-    queries = store.embed(encoder, weights, "query", pool.query_ids, pool.query_texts, encoding)
-    passages = store.embed(encoder, weights, "passage", pool.passage_ids, pool.passage_texts, encoding)
+    weights = model.identity["weights"]
+    queries = store.embed(model, weights, "query", pool.query_ids, pool.query_texts, encoding, engine)
+    passages = store.embed(model, weights, "passage", pool.passage_ids, pool.passage_texts, encoding, engine)
     return queries, passages
 
 
-def search_pool(pool: MiningPool, search: Search, languages: Languages, k: int) -> Candidates:
+def search_pool(
+    pool: MiningPool, search: Search, languages: Languages, k: int, engine: Engine = LOCAL, block: int | None = None
+) -> Candidates:
     """Return the best passages of each query.
 
     Args:
         pool: what is searched for in what.
-        search: finds the best of some passages for some queries.
+        search: finds the best of some passages for some queries; picklable where the engine works in other processes.
         languages: ``same``: in passages of the language that answers the query; ``other``: in all others.
         k: how many of each query.
+        engine: where to search.
+        block: queries that are an item of work; None for all of a language.
     """
     places = np.full((len(pool.rows), k), -1, dtype=np.int64)
     scores = np.full((len(pool.rows), k), -np.inf, dtype=np.float32)
-    for language in np.unique(pool.query_languages):
-        asked = np.flatnonzero(pool.query_languages == language)
-        same = pool.passage_languages == language
-        found = search(asked, np.flatnonzero(same if languages == "same" else ~same), k)
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+        for language in np.unique(pool.query_languages):
+            asked = np.flatnonzero(pool.query_languages == language)
+            same = pool.passage_languages == language
+            searched = np.flatnonzero(same if languages == "same" else ~same)
+            step = block or len(asked)
+            for start in range(0, len(asked), step):
+                yield asked[start : start + step], searched, k
+
+    for asked, found in engine.map(functools.partial(_block_search, search), blocks()):
         places[asked], scores[asked] = found.passages, found.scores
     return Candidates(places, scores)
+
+
+def _block_search(
+    search: Search,
+) -> Callable[[tuple[np.ndarray, np.ndarray, int]], tuple[np.ndarray, Candidates]]:
+    def of_block(block: tuple[np.ndarray, np.ndarray, int]) -> tuple[np.ndarray, Candidates]:
+        return block[0], search(*block)
+
+    return of_block
 
 
 def rescored(found: Candidates, queries: Embeddings, passages: Embeddings) -> Candidates:
@@ -218,11 +247,12 @@ def _mine(
     settings: Mapping[str, Any],
     encoding: EncodingSettings,
     store: EmbeddingStore,
+    engine: Engine,
 ) -> None:
     started = time.monotonic()
     pool = MiningPool.of(data.source.pairs, data.rows)
     log.info("mining: %d queries in %d passages", len(pool.rows), len(pool.passage_ids))
-    judged, seconds = _judged(pool, model, settings, encoding, store)
+    judged, seconds = _judged(pool, model, settings, encoding, store, engine)
     found = judged.candidates
     kept, counts = apply(filters_of(settings), judged)
     seed = settings["seed"]
@@ -247,7 +277,11 @@ def _mine(
 
 
 def candidates_of(
-    pool: MiningPool, model: SearchModel, settings: Mapping[str, Any], embedded: tuple[Embeddings, Embeddings] | None
+    pool: MiningPool,
+    model: SearchModel,
+    settings: Mapping[str, Any],
+    embedded: tuple[Embeddings, Embeddings] | None,
+    engine: Engine = LOCAL,
 ) -> Candidates:
     """Return the candidates that a configuration's search finds, with similarities as scores where there are any.
 
@@ -256,6 +290,7 @@ def candidates_of(
         model: the model; BM25 searches for its tokenizer's pieces.
         settings: the values of ``negatives.mined``.
         embedded: embeddings of the pool's queries and passages; None where BM25 searches alone.
+        engine: where to search by similarity; BM25, whose index is in memory, searches here.
     """
     k, languages = settings["candidates"], settings["languages"]
     searches: list[Candidates] = []
@@ -273,24 +308,26 @@ def candidates_of(
         return searches[0]
     queries, passages = embedded
     if settings["search"] != "bm25":
-
-        def dense(asked: np.ndarray, searched: np.ndarray, k: int) -> Candidates:
-            return top_k(queries, asked, passages, searched, k, settings["memory_mb"])
-
-        searches.append(search_pool(pool, dense, languages, k))
+        dense = DenseSearch(queries, passages, settings["memory_mb"])
+        searches.append(search_pool(pool, dense, languages, k, engine, dense.queries_at_once(k)))
     return rescored(searches[0] if len(searches) == 1 else fuse(searches, k), queries, passages)
 
 
 def _judged(
-    pool: MiningPool, model: SearchModel, settings: Mapping[str, Any], encoding: EncodingSettings, store: EmbeddingStore
+    pool: MiningPool,
+    model: SearchModel,
+    settings: Mapping[str, Any],
+    encoding: EncodingSettings,
+    store: EmbeddingStore,
+    engine: Engine,
 ) -> tuple[Judged, dict[str, float]]:
     """Return candidates with what is known of them, and the seconds it took to encode and to search."""
     started = time.monotonic()
     # BM25 alone needs no model, unless a filter asks how similar a candidate is.
     needed = settings["search"] != "bm25" or settings["margin"] is not None or settings["max_score"] is not None
-    embedded = embedded_pool(pool, model, encoding, store) if needed else None
+    embedded = embedded_pool(pool, model, encoding, store, engine) if needed else None
     encoded = time.monotonic()
-    found = candidates_of(pool, model, settings, embedded)
+    found = candidates_of(pool, model, settings, embedded, engine)
     positives = np.full(len(pool.rows), np.nan, dtype=np.float32)
     if embedded is not None:
         positives = positive_scores(pool, *embedded)

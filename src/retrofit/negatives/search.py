@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from retrofit.negatives.embeddings import Embeddings
+
 _PASSAGES_A_BLOCK = 4096
 
 
@@ -64,6 +66,29 @@ def top_k(
             found[part, : places.shape[1]] = passage_positions[places]
             scores[part, : values.shape[1]] = values
     return Candidates(found, scores)
+
+
+@dataclass(frozen=True)
+class DenseSearch:
+    """Search among embeddings; other processes can do it as well.
+
+    Attributes:
+        queries: embeddings of queries.
+        passages: embeddings of passages.
+        memory_mb: bound of what a search holds at once, in megabytes.
+    """
+
+    queries: Embeddings
+    passages: Embeddings
+    memory_mb: int
+
+    def __call__(self, asked: np.ndarray, searched: np.ndarray, k: int) -> Candidates:
+        """Return the best ``k`` of some passages (int64, ascending) for some queries (int64)."""
+        return top_k(self.queries, asked, self.passages, searched, k, self.memory_mb)
+
+    def queries_at_once(self, k: int) -> int:
+        """Return how many queries are compared at once: asking for that many at a time changes no result."""
+        return _queries_a_block(self.memory_mb, self.queries.dimension, k)
 
 
 def _queries_a_block(memory_mb: int, dimension: int, k: int) -> int:

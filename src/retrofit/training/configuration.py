@@ -95,6 +95,13 @@ MINED_NUMBERS = (
     Number("negatives.mined.memory_mb", 64, whole=True),
 )
 
+ENGINE_NUMBERS = (
+    Number("engine.workers", 1, whole=True),
+    Number("engine.cpus_per_worker", 1, whole=True),
+    Number("engine.gpus_per_worker", 0),
+)
+"""Of engine=ray; engine=local has none of them."""
+
 INSPECT_NUMBERS = (*DATA_NUMBERS, Number("sample", 1, whole=True), Number("examples", 0, whole=True))
 
 MINED_CHOICES = {
@@ -153,6 +160,7 @@ def _check_mining(config: Mapping[str, Any]) -> None:
     if mined is not None:
         _check_numbers(config, MINED_NUMBERS)
         _check_choices(config, MINED_CHOICES)
+        _check_numbers(config, (n for n in ENGINE_NUMBERS if n.key.removeprefix("engine.") in config["engine"]))
         if mined["first_rank"] > mined["candidates"]:
             raise _error(config, "negatives.mined.first_rank", "at most negatives.mined.candidates")
 

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 State = Literal["running", "finished", "failed"]
 
-UNNAMED_KEYS = ("paths", "logger", "experiment_name")
-"""Configuration that decides where a run writes and reports, not what it computes: no part of its fingerprint."""
+UNNAMED_KEYS = ("paths", "logger", "experiment_name", "engine")
+"""Configuration that decides where a run works, writes and reports, not what it computes: not in its fingerprint."""
 
 
 @dataclass(frozen=True)
