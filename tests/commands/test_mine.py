@@ -49,6 +49,21 @@ def test_negatives_are_mined_shown_and_used_by_a_run(
     assert json.loads((run / "mining.json").read_text(encoding="utf-8")) == report
 
 
+def test_two_processes_of_a_ray_cluster_find_the_same(tmp_path: Path, tiny_source: list[str]) -> None:
+    pytest.importorskip("ray")
+    found = {}
+    for engine in (["engine=local"], ["engine=ray", "engine.workers=2"]):
+        place = tmp_path / engine[0].removeprefix("engine=")
+        place.mkdir()
+        done = retrofit(place, "mine", *tiny_source, "model=tiny", "data_scale=n125", "languages=all", *engine)
+        assert done.returncode == 0, done.stderr
+        files = [*place.glob("cache/negatives/*/*.npy"), *place.glob("cache/embeddings/*/shards/*/*.npy")]
+        assert len(files) == 2 + 2 * 2  # rows and homes; ids and vectors, of queries and of passages
+        files += place.glob("runs/mining/*/false_negatives.csv")
+        found[place.name] = {path.relative_to(place): path.read_bytes() for path in files}
+    assert found["ray"] == found["local"]
+
+
 @pytest.mark.parametrize(
     ("override", "start"),
     [

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from retrofit.artefacts import ArtefactStore, fingerprint, is_complete
 from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling
@@ -126,7 +127,7 @@ class _Encoding:
 
     def __call__(self) -> Callable[[_Texts], tuple[np.ndarray, np.ndarray]]:
         """Return a function from a shard's texts to its ids and vectors, float32 ``[texts, dimension]``."""
-        encoder = self.model.load()
+        encoder = self.model.load().to("cuda" if torch.cuda.is_available() else "cpu")
         budget, precision = self.settings.token_budget, self.settings.precision
 
         def encode(shard: _Texts) -> tuple[np.ndarray, np.ndarray]:

@@ -117,14 +117,12 @@ class RayEngine:
 
     def close(self) -> None:
         """End the processes, and the cluster or the connection to it, unless Ray was in use before."""
-        if not self._processes:
-            return
-        ray = _ray()
         for process in self._processes:
-            ray.kill(process)
+            _ray().kill(process)
         self._processes = []
         if self._connected_here:
-            ray.shutdown()
+            _ray().shutdown()
+        self._connected_here = False
 
     def _start(self, ray: Any) -> None:
         if self._processes:
