@@ -27,6 +27,25 @@ GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 # What only goes with another choice.
 WITH = {("adapter", "full"): ["anchor=none"]}
+# What is chosen for a part of another group, and not at the top.
+PARTS = {"reranker": "negatives.mined.reranker", "veto": "negatives.mined.veto"}
+
+
+def chosen(group: str, option: str) -> list[str]:
+    """The overrides that choose an option of a group."""
+    if (group, option) == ("model", "sentence_transformer"):  # a model to mine with
+        return ["negatives=dense_filtered", f"model@negatives.mined.model={option}"]
+    if group in PARTS:
+        return ["negatives=dense_filtered", f"{group}@{PARTS[group]}={option}"]
+    return [f"{group}={option}", *WITH.get((group, option), [])]
+
+
+def part(config: dict[str, Any], group: str, option: str) -> dict[str, Any]:
+    """What a chosen option of a group says."""
+    mined = config["negatives"]["mined"]
+    if (group, option) == ("model", "sentence_transformer"):
+        return mined["model"]
+    return mined[group] if group in PARTS else config[group]
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -41,14 +60,14 @@ def targets(node: Any) -> Iterator[str]:
 def test_every_group_is_in_the_primary_configuration() -> None:
     primary = yaml.safe_load((CONF / "train.yaml").read_text(encoding="utf-8"))["defaults"]
     named = {key.lstrip("/") for entry in primary if isinstance(entry, dict) for key in entry}
-    assert named == set(GROUPS)
+    assert named | PARTS.keys() == set(GROUPS)
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
 def test_every_option_composes_keeps_the_rules_and_names_existing_targets(
     train_config: Compose, group: str, option: str
 ) -> None:
-    config = train_config(f"{group}={option}", *WITH.get((group, option), []))
+    config = train_config(*chosen(group, option))
     check(config)
     found = list(targets(config))
     assert found
@@ -103,7 +122,9 @@ def test_options_of_a_group_have_the_same_keys(train_config: Compose, group: str
     if group in ("experiment", "engine"):  # a process here needs nothing, a cluster much
         return
     first = next(other for name, other in OPTIONS if name == group)
-    ours, theirs = (set(train_config(f"{group}={name}")[group]) - {"_target_"} for name in (option, first))
+    ours, theirs = (
+        set(part(train_config(*chosen(group, name)), group, name)) - {"_target_"} for name in (option, first)
+    )
     if group == "data_source":  # what a source is made of is its own affair
         assert {"name", "pairs"} <= ours & theirs
     else:

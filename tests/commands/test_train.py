@@ -216,23 +216,31 @@ def test_a_second_call_does_nothing_and_shows_the_same(finished: Workplace) -> N
     assert again.stdout == (finished.path / "stdout").read_text(encoding="utf-8")
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
-    finished: Workplace, tmp_path: Path, small_run: list[str]
-) -> None:
-    # Same seed, another place: the run of "finished", which nobody interrupted, is the reference.
-    workplace = Workplace(tmp_path, small_run)
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(workplace.command(), cwd=tmp_path, env=workplace.environment, stdout=log, stderr=log)
+def killed(workplace: Workplace, checkpoint: str) -> None:
+    """Start a run and kill it when a checkpoint is there."""
+    log_file = workplace.path / "log"
+    with log_file.open("w") as log:
+        process = subprocess.Popen(
+            workplace.command(), cwd=workplace.path, env=workplace.environment, stdout=log, stderr=log
+        )
         try:
             waited = time.monotonic()
-            while not list((tmp_path / "runs").glob("train/*/checkpoints/step=4.ckpt")):
-                assert process.poll() is None, (tmp_path / "log").read_text()
+            while not list((workplace.path / "runs").glob(f"train/*/checkpoints/{checkpoint}")):
+                assert process.poll() is None, log_file.read_text()
                 assert time.monotonic() - waited < 300
                 time.sleep(0.002)
             process.send_signal(signal.SIGKILL)
         finally:
             process.kill()
             process.wait()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
+    finished: Workplace, tmp_path: Path, small_run: list[str]
+) -> None:
+    # Same seed, another place: the run of "finished", which nobody interrupted, is the reference.
+    workplace = Workplace(tmp_path, small_run)
+    killed(workplace, "step=4.ckpt")
     run = workplace.run()
     assert run.name == finished.run().name
     assert read_json(run / "status.json")["state"] == "running"
@@ -248,6 +256,32 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     assert pd.read_csv(run / "metrics.csv").equals(pd.read_csv(finished.run() / "metrics.csv"))
     assert pd.read_csv(run / "training_curve.csv")["step"].tolist() == [8, 16, 24]
     assert base.items() <= workplace.evaluations().items()
+
+
+def test_negatives_are_mined_anew_and_a_killed_run_goes_on_with_them(tmp_path: Path, small_run: list[str]) -> None:
+    overrides = [
+        *small_run, "negatives=refreshed", "negatives.mined.refresh_every_epochs=null",
+        "negatives.mined.refresh_every_steps=6",
+    ]  # fmt: skip
+    whole = Workplace(tmp_path / "whole", overrides)
+    whole.path.mkdir()
+    done = whole.train()
+    assert done.returncode == 0, done.stderr
+    assert [f"step {step}: negatives mined anew" in done.stderr for step in (6, 12, 18, 24)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+
+    workplace = Workplace(tmp_path / "killed", overrides)
+    workplace.path.mkdir()
+    killed(workplace, "step=8.ckpt")
+    done = workplace.train()
+    assert done.returncode == 0, done.stderr
+    assert "resuming from step=" in done.stderr
+    assert "step 6: negatives mined anew" not in done.stderr
+    assert same(weights(workplace.run()), weights(whole.run()))
 
 
 def test_a_bad_value_is_one_line_and_leaves_nothing(tmp_path: Path, small_run: list[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from retrofit.data.records import content_id
-from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling
+from retrofit.models.bi_encoder import BiEncoder, Kind
 from retrofit.models.precision import EncodingSettings
 from retrofit.negatives import embeddings
 from retrofit.negatives.embeddings import Embeddings, EmbeddingStore
@@ -30,18 +30,14 @@ class InMemory:
     """A model that is already loaded."""
 
     encoder: BiEncoder
+    weights: str
 
     @property
-    def pooling(self) -> Pooling:
-        return self.encoder.pooling
+    def folder(self) -> Path:
+        raise AssertionError("the texts are searched by similarity")
 
-    @property
-    def prompts(self) -> dict[Kind, str]:
-        return self.encoder.prompts
-
-    @property
-    def max_length(self) -> int:
-        return self.encoder.max_length
+    def embedding_identity(self, kind: Kind) -> dict[str, Any]:
+        return {"weights": self.weights, "prompt": self.encoder.prompts[kind]}
 
     def load(self) -> BiEncoder:
         return self.encoder
@@ -65,7 +61,7 @@ class Counted:
     def __call__(self, texts: list[str], kind: Any = "passage") -> Embeddings:
         ids = np.array([content_id(text) for text in texts], dtype=np.uint64)
         return self.store.embed(
-            InMemory(self.encoder), self.weights, kind, ids, lambda places: [texts[place] for place in places], ENCODING
+            InMemory(self.encoder, self.weights), kind, ids, lambda places: [texts[place] for place in places], ENCODING
         )
 
 

@@ -24,7 +24,9 @@ from retrofit.models.precision import EncodingSettings
 from retrofit.negatives import embeddings
 from retrofit.negatives.embeddings import EmbeddingStore
 from retrofit.negatives.engine import LOCAL, Engine, RayEngine
-from retrofit.negatives.mining import MinedNegatives, SearchModel, mine
+from retrofit.negatives.mined import MinedNegatives
+from retrofit.negatives.mining import mine
+from retrofit.negatives.models import SearchModel
 from retrofit.negatives.search import DenseSearch
 
 TEXTS = [f"text number {number} about {'lamps' if number % 2 else 'doors'}" for number in range(40)]
@@ -148,7 +150,7 @@ def test_embeddings_are_the_same_bit_for_bit(
 
     def shards(name: str, where: Engine) -> dict[Path, bytes]:
         store = EmbeddingStore(tmp_path / name)
-        found = store.embed(model, "w", "passage", ids, lambda at: [TEXTS[place] for place in at], ENCODING, where)
+        found = store.embed(model, "passage", ids, lambda at: [TEXTS[place] for place in at], ENCODING, where)
         sent = pickle.loads(pickle.dumps(found))  # noqa: S301 -- our own
         np.testing.assert_array_equal(sent.rows(np.arange(len(ids))), found.rows(np.arange(len(ids))))
         return {path.relative_to(tmp_path / name): path.read_bytes() for path in tmp_path.glob(f"{name}/**/*.npy")}

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrofit.negatives.filters import AtMost, Judged, Margin, NotKnown, RankWindow, apply
+from retrofit.negatives.filters import (
+    AtMost,
+    Judged,
+    Margin,
+    NotKnown,
+    NotNear,
+    RankWindow,
+    SecondOpinion,
+    ShareOfPositive,
+    Veto,
+    apply,
+)
 from retrofit.negatives.search import Candidates
 
 
@@ -18,7 +31,11 @@ def judged(scores: list[list[float]], known: list[list[int]], positives: list[fl
     return Judged(table, np.array(known, dtype=bool), np.array(positives, dtype=np.float32))
 
 
-ONE = judged([[0.9, 0.8, 0.7, 0.6]], [[0, 1, 0, 0]], [0.8])
+ONE = dataclasses.replace(
+    judged([[0.9, 0.8, 0.7, 0.6]], [[0, 1, 0, 0]], [0.8]),
+    near=np.array([[False, False, True, False]]),
+    second=SecondOpinion(np.array([[0.3, 0.9, 0.1, 0.4]]), np.array([0.5])),
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +47,11 @@ ONE = judged([[0.9, 0.8, 0.7, 0.6]], [[0, 1, 0, 0]], [0.8])
         (AtMost(0.75), [0, 0, 1, 1]),
         (Margin(0.0), [0, 1, 1, 1]),
         (Margin(0.2), [0, 0, 0, 1]),
+        (ShareOfPositive(1.0), [0, 1, 1, 1]),
+        (ShareOfPositive(0.8), [0, 0, 0, 1]),
+        (NotNear(), [1, 1, 0, 1]),
+        (Veto(0.0), [1, 0, 1, 1]),
+        (Veto(0.5), [0, 0, 1, 0]),
     ],
     ids=str,
 )
@@ -40,8 +62,8 @@ def test_what_a_filter_keeps(rule: object, kept: list[int]) -> None:
 def test_the_margin_lies_below_a_negative_score_too() -> None:
     cold = judged([[-0.1, -0.2, -0.25, -0.4]], [[0, 0, 0, 0]], [-0.2])
     assert Margin(0.2).keeps(cold).tolist() == [[False, False, True, True]]
-    # As a plain share of the score the bound would be -0.16, above the positive itself.
-    assert (cold.candidates.scores <= -0.2 * (1 - 0.2)).tolist() == [[False, True, True, True]]
+    # As a plain share of the score the bound is -0.16, above the positive itself.
+    assert ShareOfPositive(0.8).keeps(cold).tolist() == [[False, True, True, True]]
 
 
 @given(

@@ -22,8 +22,9 @@ from retrofit.data.training_data import TrainingData
 from retrofit.models.precision import EncodingSettings
 from retrofit.negatives.embeddings import EmbeddingStore
 from retrofit.negatives.false_negatives import hidden_positives, rates
-from retrofit.negatives.filters import Margin, NotKnown
-from retrofit.negatives.mining import MinedNegatives, SearchModel, candidates_of, embedded_pool, mine
+from retrofit.negatives.mined import MinedNegatives
+from retrofit.negatives.mining import Miner, mine
+from retrofit.negatives.models import SearchModel
 from retrofit.negatives.pool import MiningPool
 
 Compose = Callable[..., dict[str, Any]]
@@ -54,9 +55,11 @@ def model(tiny: Path) -> SearchModel:
 
 @pytest.fixture
 def mined(train_config: Compose, model: SearchModel, tmp_path: Path) -> Callable[..., MinedNegatives]:
-    def run(pairs: list[Pair] = PAIRS, option: str = "dense", **changes: Any) -> MinedNegatives:
+    def run(
+        pairs: list[Pair] = PAIRS, option: str = "dense", searcher: SearchModel = model, **changes: Any
+    ) -> MinedNegatives:
         config = train_config(f"negatives={option}")["negatives"]["mined"]
-        return mine(training_data(pairs), model, {**config, **changes}, ENCODING, tmp_path)
+        return mine(training_data(pairs), searcher, {**config, **changes}, ENCODING, tmp_path)
 
     return run
 
@@ -186,7 +189,7 @@ def test_the_pool_knows_every_answer(asked: list[tuple[str, list[str]]]) -> None
     assert pool.query_texts(np.arange(len(pairs))) == [each.query for each in pairs]
 
 
-def test_a_hidden_answer_that_comes_back_is_counted(model: SearchModel, tmp_path: Path) -> None:
+def test_a_hidden_answer_that_comes_back_is_counted(train_config: Compose, model: SearchModel, tmp_path: Path) -> None:
     data = training_data(PAIRS)
     pool = MiningPool.of(data.source.pairs, data.rows)
     hidden = hidden_positives(pool, 0)
@@ -194,15 +197,124 @@ def test_a_hidden_answer_that_comes_back_is_counted(model: SearchModel, tmp_path
     for query, passage in hidden.tolist():
         (text,) = pool.passage_texts(np.array([passage]))
         assert text in PAIRS[query].positives
-    queries, passages = embedded_pool(pool, model, ENCODING, EmbeddingStore(tmp_path))
-    settings = {"search": "dense", "languages": "same", "candidates": 40, "memory_mb": 128}
-    found = candidates_of(pool, model, settings, (queries, passages))
-    none, wide, all_of_it = rates(
-        pool, queries, passages, found, {"none": [NotKnown()], "wide": [NotKnown(), Margin(5.0)], "all": []}, 0
-    )
+    settings = {**train_config("negatives=dense")["negatives"]["mined"], "candidates": 40}
+    miner = Miner(pool, model, settings, ENCODING, EmbeddingStore(tmp_path))
+    tried: list[dict[str, Any]] = [{}, {"margin": 5.0}, {"first_rank": 3}, {"near_duplicates": 0.1}]
+    none, wide, deep, near = rates(miner, miner.search(), tried, 0)
     assert none["hidden"] == 12
     assert none["found"] == none["kept"] == 1.0  # 40 candidates are the whole pool of German passages
     assert 0 <= none["false_1"] <= none["false_4"] <= 1
     assert none["false_1_low"] <= none["false_1"] <= none["false_1_high"]
     assert wide["kept"] == wide["false_4"] == wide["negatives"] == 0
-    assert all_of_it["negatives"] > none["negatives"]
+    assert none["negatives"] - deep["negatives"] == 2
+    assert near["negatives"] < none["negatives"]
+    assert [row["filters"] for row in (none, wide, deep, near)] == [
+        "none", "margin 5", "first_rank 3", "near_duplicates 0.1",
+    ]  # fmt: skip
+
+
+def test_the_whole_source_is_searched_when_asked() -> None:
+    data = training_data(PAIRS)
+    half = TrainingData(data.source, data.curation, data.rows[::2])
+    pool = MiningPool.of(data.source.pairs, half.rows, data.curation.kept)
+    own = MiningPool.of(data.source.pairs, half.rows)
+    assert set(own.passage_ids.tolist()) < set(pool.passage_ids.tolist())
+    assert len(pool.passage_ids) == len({text for each in PAIRS for text in each.positives})
+    assert pool.query_texts(np.arange(len(half.rows))) == [each.query for each in PAIRS[::2]]
+    for query, passage in pool.answers.tolist():
+        (text,) = pool.passage_texts(np.array([passage]))
+        assert text in PAIRS[::2][query].positives
+    languages = dict(zip(pool.passage_ids.tolist(), pool.passage_languages.tolist(), strict=True))
+    assert {languages[passage] for passage in own.passage_ids.tolist()} == set(own.passage_languages.tolist())
+
+
+NEAR = [
+    pair("Wie hoch?", "Der Turm am Fluss ist neunzig Meter hoch und alt.", "Neunzig."),
+    pair("Wer baute ihn?", "Der Turm am Fluss ist neunzig Meter hoch und alt"),
+    pair("Wo steht er?", "Der Turm steht am Fluss."),
+]
+
+
+def test_near_duplicates_of_an_answer_are_told_by_their_shingles(mined: Callable[..., MinedNegatives]) -> None:
+    plain = texts(NEAR, mined(NEAR, fill=False))
+    strict = texts(NEAR, mined(NEAR, fill=False, near_duplicates=0.8))
+    assert NEAR[1].positives[0] in plain[0]
+    assert strict[0] == [NEAR[2].positives[0]]
+    assert set(strict[1]) == {"Neunzig.", NEAR[2].positives[0]}
+    assert sorted(plain[2]) == sorted(strict[2])
+
+
+@pytest.fixture
+def reranker(tiny: Path, tmp_path: Path) -> dict[str, Any]:
+    """A cross-encoder that knows nothing, as a configuration names it."""
+    import torch
+    from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification
+
+    folder = tmp_path / "reranker"
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = BertForSequenceClassification(AutoConfig.from_pretrained(tiny, num_labels=1, initializer_range=0.5))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    checkpoint = {"_target_": "retrofit.models.checkpoints.hub_checkpoint", "name": str(folder)}
+    return {"checkpoint": checkpoint, "max_length": 64}
+
+
+def own_scores(reranker: dict[str, Any], query: Pair, passages: list[str]) -> list[float]:
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(reranker["checkpoint"]["name"], max_length=64)
+    return model.predict([(query.query, text) for text in passages]).tolist() if passages else []
+
+
+@pytest.mark.parametrize("search", ["dense", "bm25", "hybrid"])
+def test_a_reranker_orders_and_bounds_what_was_found(
+    mined: Callable[..., MinedNegatives], reranker: dict[str, Any], search: str
+) -> None:
+    margin = 0.001
+    negatives = mined(search=search, reranker=reranker, margin=margin, fill=False)
+    assert (negatives.homes >= 0).any()
+    for query, found in zip(PAIRS[:6], texts(PAIRS, negatives), strict=False):
+        scores = own_scores(reranker, query, found)
+        assert scores == sorted(scores, reverse=True)
+        lowest = min(own_scores(reranker, query, list(query.positives)))
+        assert all(score <= lowest - abs(lowest) * margin + 1e-6 for score in scores)
+
+
+def test_a_reranker_may_veto(mined: Callable[..., MinedNegatives], reranker: dict[str, Any]) -> None:
+    veto = {"model": None, "reranker": reranker, "margin": 0.0}
+    plain, vetoed = mined(fill=False, count=40), mined(fill=False, count=40, veto=veto)
+    assert vetoed.report["rejected"]["veto"] > 0
+    for query, free, found in zip(PAIRS[:6], texts(PAIRS, plain), texts(PAIRS, vetoed), strict=False):
+        lowest = min(own_scores(reranker, query, list(query.positives)))
+        scores = dict(zip(free, own_scores(reranker, query, free), strict=True))
+        assert found == [text for text in free if scores[text] <= lowest]
+
+
+def test_a_teacher_may_veto_and_another_one_is_another_artefact(
+    mined: Callable[..., MinedNegatives], tiny: Path, tmp_path: Path
+) -> None:
+    checkpoint = {"_target_": "retrofit.models.checkpoints.hub_checkpoint", "name": str(tiny)}
+    model = {"checkpoint": checkpoint, "pooling": "cls", "prompts": {"query": "q ", "passage": "p "}, "max_length": 32}
+    mined(fill=False)
+    for margin in (0.0, 5.0):
+        vetoed = mined(fill=False, veto={"model": model, "reranker": None, "margin": margin})
+    assert vetoed.report["rejected"]["kept"] == 0
+    assert len([path for path in (tmp_path / "negatives").iterdir() if path.is_dir()]) == 3
+
+
+def test_a_sentence_transformers_folder_searches_as_it_is(
+    mined: Callable[..., MinedNegatives], load_tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    from retrofit.models.adapters import merged_weights
+    from retrofit.models.export import export_sentence_transformer
+
+    encoder = load_tiny(max_length=64)
+    export_sentence_transformer(encoder, merged_weights(encoder), tmp_path / "exported")
+    teacher = SearchModel(tmp_path / "exported", None, None, None)
+    texts_of = [text for each in PAIRS for text in each.positives]
+    for kind in ("query", "passage"):
+        vectors = teacher.load().encode(texts_of, kind, 512, "float32", "")  # type: ignore[arg-type]
+        np.testing.assert_allclose(vectors, encoder.encode(texts_of, kind), atol=1e-5)
+    np.testing.assert_array_equal(mined(searcher=teacher).homes, mined().homes)
+    assert teacher.embedding_identity("query") != teacher.embedding_identity("passage")

@@ -17,7 +17,7 @@ import numpy as np
 
 from retrofit.artefacts import ArtefactStore
 from retrofit.errors import UserError
-from retrofit.models.checkpoints import weights_fingerprint
+from retrofit.models.checkpoints import files_fingerprint, weights_fingerprint
 
 CODE_VERSION = 1  # raise it whenever the same model and passages would give other embeddings
 
@@ -93,7 +93,7 @@ class CorpusSearch:
         inputs = {
             "version": CODE_VERSION,
             "weights": weights_fingerprint(folder),
-            "model_files": _files_fingerprint(folder),
+            "model_files": files_fingerprint(folder),
             "passages": _content_fingerprint(passages),
             "prompts": {"passage": prompt},
         }
@@ -263,19 +263,4 @@ def _content_fingerprint(passages: Sequence[CorpusPassage]) -> str:
         text = passage.text.encode()
         digest.update(len(text).to_bytes(8, "little"))  # so that no two lists of texts run into the same bytes
         digest.update(text)
-    return digest.hexdigest()[:16]
-
-
-def _files_fingerprint(folder: Path) -> str:
-    """Return what identifies all that decides about an embedding besides the backbone's weights.
-
-    That is tokenizer, pooling, length limit and the weights of further modules, all of them files of the folder.
-    """
-    digest = hashlib.sha256()
-    weights = set(folder.glob("*.safetensors"))
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path not in weights and path.suffix in {".json", ".txt", ".model", ".safetensors"}:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").digest()
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + content)
     return digest.hexdigest()[:16]

@@ -105,6 +105,21 @@ def weights_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def files_fingerprint(folder: Path) -> str:
+    """Return what identifies all that decides about an embedding besides the backbone's weights.
+
+    That is tokenizer, pooling, length limit and the weights of further modules, all of them files of the folder.
+    """
+    digest = hashlib.sha256()
+    weights = set(folder.glob("*.safetensors"))
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path not in weights and path.suffix in {".json", ".txt", ".model", ".safetensors"}:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + content)
+    return digest.hexdigest()[:16]
+
+
 def state_fingerprint(state: Mapping[str, Tensor]) -> str:
     """Return 16 hex digits over the values of weights in memory."""
     digest = hashlib.sha256()

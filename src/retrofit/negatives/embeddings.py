@@ -9,16 +9,15 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from retrofit.artefacts import ArtefactStore, fingerprint, is_complete
-from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling
+from retrofit.models.bi_encoder import Kind, Precision
 from retrofit.models.precision import EncodingSettings
 from retrofit.negatives.engine import LOCAL, Engine
 
@@ -77,22 +76,26 @@ class Embeddings:
         return self._mapped[shard]
 
 
+class Encoder(Protocol):
+    """What turns texts into vectors."""
+
+    def encode(
+        self, texts: Sequence[str], kind: Kind, token_budget: int, precision: Precision, label: str
+    ) -> np.ndarray:
+        """Return float32 ``[len(texts), dimension]``, unit length; as ``BiEncoder.encode`` does."""
+
+
 class Model(Protocol):
     """What embeds texts, without its weights; picklable where an engine works in other processes."""
 
     @property
-    def pooling(self) -> Pooling:
-        """How token vectors become one."""
+    def folder(self) -> Path:
+        """Its checkpoint, which has the tokenizer."""
 
-    @property
-    def prompts(self) -> Mapping[Kind, str]:
-        """What is put before a query and before a passage."""
+    def embedding_identity(self, kind: Kind) -> dict[str, Any]:
+        """Return what the embeddings of a kind depend on; JSON-like."""
 
-    @property
-    def max_length(self) -> int:
-        """Tokens after which a text is cut."""
-
-    def load(self) -> BiEncoder:
+    def load(self) -> Encoder:
         """Return the encoder."""
 
 
@@ -127,7 +130,7 @@ class _Encoding:
 
     def __call__(self) -> Callable[[_Texts], tuple[np.ndarray, np.ndarray]]:
         """Return a function from a shard's texts to its ids and vectors, float32 ``[texts, dimension]``."""
-        encoder = self.model.load().to("cuda" if torch.cuda.is_available() else "cpu")
+        encoder = self.model.load()
         budget, precision = self.settings.token_budget, self.settings.precision
 
         def encode(shard: _Texts) -> tuple[np.ndarray, np.ndarray]:
@@ -149,7 +152,6 @@ class EmbeddingStore:
     def embed(
         self,
         model: Model,
-        weights: str,
         kind: Kind,
         ids: np.ndarray,
         texts: Callable[[np.ndarray], list[str]],
@@ -160,21 +162,13 @@ class EmbeddingStore:
 
         Args:
             model: loaded where there is something to encode.
-            weights: what identifies its weights.
             kind: which prompt the texts get.
             ids: uint64 ``[texts]``, content hash of each text; equal ids stand for equal texts.
             texts: returns the texts at given positions.
             encoding: how to encode.
             engine: where to encode. The shards are written here, each as it comes.
         """
-        identity = {
-            "code": CODE_VERSION,
-            "weights": weights,
-            "pooling": model.pooling,
-            "prompt": model.prompts[kind],
-            "max_length": model.max_length,
-            "precision": encoding.precision,
-        }
+        identity = {"code": CODE_VERSION, "precision": encoding.precision, **model.embedding_identity(kind)}
         folder = self.cache / "embeddings" / fingerprint(identity)
         wanted, first = np.unique(ids, return_index=True)
         missing = ~np.isin(wanted, _known_ids(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,13 +10,16 @@ import numpy as np
 from scipy.stats import binomtest
 
 from retrofit.negatives.choice import choose
-from retrofit.negatives.embeddings import Embeddings
-from retrofit.negatives.filters import Filter, Judged, apply
+from retrofit.negatives.filters import apply
+from retrofit.negatives.mining import Found, Miner, filters_of
 from retrofit.negatives.pool import MiningPool
 from retrofit.negatives.search import Candidates
 
 COUNTS = (1, 4)
 """Numbers of negatives a query for which the rate is told."""
+
+NO_FILTERS = {"first_rank": 1, **dict.fromkeys(("max_score", "margin", "share", "near_duplicates", "veto"))}
+"""Settings of ``negatives.mined`` with which known positives alone are rejected."""
 
 
 def hidden_positives(pool: MiningPool, seed: int) -> np.ndarray:
@@ -33,22 +37,13 @@ def hidden_positives(pool: MiningPool, seed: int) -> np.ndarray:
     return hidden
 
 
-def rates(
-    pool: MiningPool,
-    queries: Embeddings,
-    passages: Embeddings,
-    found: Candidates,
-    settings: Mapping[str, Sequence[Filter]],
-    seed: int,
-) -> list[dict[str, Any]]:
-    """Return how each setting treats positives that it does not know to be such, one row a setting.
+def rates(miner: Miner, found: Found, tried: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """Return how settings treat positives that they do not know to be such, one row a setting.
 
     Args:
-        pool: what was searched for in what.
-        queries: embeddings of the pool's queries.
-        passages: embeddings of its passages.
+        miner: of the pool.
         found: candidates of all queries.
-        settings: filters by name.
+        tried: filters, as changes to the settings of a miner that rejects known positives alone.
         seed: of what is hidden, and of nothing else.
 
     Returns:
@@ -56,20 +51,21 @@ def rates(
         let through (``kept``), and that would be taken for one of the 1 or 4 best negatives (``false_1``, ``false_4``,
         with 95% Wilson intervals); and ``negatives``, the mean number of candidates left a query.
     """
+    pool = miner.pool
     hidden = hidden_positives(pool, seed)
     asked, answers = hidden.T
     width = len(pool.passage_ids)
     known = np.setdiff1d(pool.known, asked * width + pool.alike[answers])
-    candidates = Candidates(found.passages[asked], found.scores[asked])
-    keys = asked[:, None] * width + pool.alike[candidates.passages]
-    is_known = np.isin(keys, known) & (candidates.passages >= 0)
-    judged = Judged(candidates, is_known, _scores_without(pool, queries, passages, hidden))
-    back = candidates.passages == answers[:, None]
+    is_hidden = np.isin(pool.answers[:, 0] * width + pool.answers[:, 1], asked * width + answers)
     rows = []
-    for name, filters in settings.items():
-        kept, _ = apply(filters, judged)
+    for changes in tried:
+        settings = {**miner.settings, **NO_FILTERS, **changes}
+        judged = dataclasses.replace(miner, settings=settings).judge(found, known, pool.answers[~is_hidden])
+        kept, _ = apply(filters_of(settings), judged)
+        kept, candidates = kept[asked], Candidates(*(part[asked] for part in _parts(found.candidates)))
+        back = candidates.passages == answers[:, None]
         row: dict[str, Any] = {
-            "filters": name,
+            "filters": named(changes),
             "hidden": len(hidden),
             "found": _share(back.any(axis=1)),
             "kept": _share((back & kept).any(axis=1)),
@@ -88,16 +84,14 @@ def rates(
     return rows
 
 
-def _scores_without(pool: MiningPool, queries: Embeddings, passages: Embeddings, hidden: np.ndarray) -> np.ndarray:
-    """Return each query's similarity to the least similar of its other positives, float32 ``[hidden]``."""
-    asked, answers = pool.answers.T
-    place = np.searchsorted(hidden[:, 0], asked)
-    place[place == len(hidden)] = 0
-    others = (hidden[place, 0] == asked) & (hidden[place, 1] != answers)
-    lowest = np.full(len(hidden), np.inf, dtype=np.float32)
-    similar = np.einsum("nd,nd->n", queries.rows(asked[others]), passages.rows(answers[others]))
-    np.minimum.at(lowest, place[others], similar)
-    return lowest
+def named(changes: Mapping[str, Any]) -> str:
+    """Return what a table calls filters given as changes of settings."""
+    shown = {name: value["margin"] if name == "veto" else value for name, value in changes.items()}
+    return ", ".join(f"{name} {value:g}" for name, value in shown.items()) or "none"
+
+
+def _parts(candidates: Candidates) -> tuple[np.ndarray, np.ndarray]:
+    return candidates.passages, candidates.scores
 
 
 def _share(values: np.ndarray) -> float:

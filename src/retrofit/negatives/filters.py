@@ -16,18 +16,35 @@ from retrofit.negatives.search import Candidates
 
 
 @dataclass(frozen=True)
+class SecondOpinion:
+    """What another model makes of the same candidates.
+
+    Attributes:
+        candidates: float32 ``[queries, k]``, its scores of the candidates.
+        positives: float32 ``[queries]``, its lowest score of a positive of the query.
+    """
+
+    candidates: np.ndarray
+    positives: np.ndarray
+
+
+@dataclass(frozen=True)
 class Judged:
     """Candidates, and what is known of their queries.
 
     Attributes:
         candidates: of each query.
         known: bool ``[queries, k]``, whether a candidate is a known positive of the query, or the same text as one.
-        positive_scores: float32 ``[queries]``, the query's similarity to the positive it is trained with.
+        positive_scores: float32 ``[queries]``, the lowest score of a positive the query is trained with.
+        near: bool ``[queries, k]``, whether a candidate nearly equals a known positive; None where nobody asked.
+        second: another model's opinion; None where nobody asked.
     """
 
     candidates: Candidates
     known: np.ndarray
     positive_scores: np.ndarray
+    near: np.ndarray | None = None
+    second: SecondOpinion | None = None
 
 
 class Filter(Protocol):
@@ -50,6 +67,18 @@ class NotKnown:
     def keeps(self, judged: Judged) -> np.ndarray:
         """Return the candidates that are not known to answer."""
         return ~judged.known
+
+
+@dataclass(frozen=True)
+class NotNear:
+    """Rejects near-duplicates of known positives."""
+
+    name: str = "near_duplicate"
+
+    def keeps(self, judged: Judged) -> np.ndarray:
+        """Return the candidates that do not nearly equal a known positive."""
+        assert judged.near is not None  # noqa: S101 -- whoever asks for the filter asks for what it looks at
+        return ~judged.near
 
 
 @dataclass(frozen=True)
@@ -104,9 +133,50 @@ class Margin:
 
     def keeps(self, judged: Judged) -> np.ndarray:
         """Return the candidates that are far enough below the positive."""
-        positive = judged.positive_scores[:, None]
-        bound: np.ndarray = positive - np.abs(positive) * self.margin
-        return judged.candidates.scores <= bound
+        return judged.candidates.scores <= margin_bound(judged.positive_scores, self.margin)
+
+
+@dataclass(frozen=True)
+class ShareOfPositive:
+    """Keeps ``s <= s+ * share`` (TopK-PercPos of NV-Retriever, Moreira et al. 2024).
+
+    For positive scores the same as a margin of ``1 - share``. Where the positive's score is negative the bound lies
+    above it, so a model whose scores can be negative wants :class:`Margin`.
+
+    Attributes:
+        share: 0.95 for 95 percent.
+    """
+
+    share: float
+    name: str = "share"
+
+    def keeps(self, judged: Judged) -> np.ndarray:
+        """Return the candidates that score at most a share of what the positive does."""
+        kept: np.ndarray = judged.candidates.scores <= judged.positive_scores[:, None] * self.share
+        return kept
+
+
+@dataclass(frozen=True)
+class Veto:
+    """Rejects candidates that another model finds nearer to its score of the positive than a margin.
+
+    Attributes:
+        margin: the share of that score, as for :class:`Margin`.
+    """
+
+    margin: float
+    name: str = "veto"
+
+    def keeps(self, judged: Judged) -> np.ndarray:
+        """Return the candidates that the other model has nothing against."""
+        assert judged.second is not None  # noqa: S101 -- whoever asks for the filter asks for what it looks at
+        return judged.second.candidates <= margin_bound(judged.second.positives, self.margin)
+
+
+def margin_bound(positive_scores: np.ndarray, margin: float) -> np.ndarray:
+    """Return ``s+ - |s+| * margin`` of each query, float32 ``[queries, 1]``."""
+    bound: np.ndarray = positive_scores - np.abs(positive_scores) * margin
+    return bound[:, None]
 
 
 def apply(filters: Sequence[Filter], judged: Judged) -> tuple[np.ndarray, dict[str, int]]:

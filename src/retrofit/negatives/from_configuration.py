@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,9 @@ from retrofit.models.precision import EncodingSettings
 from retrofit.negatives.embeddings import EmbeddingStore
 from retrofit.negatives.engine import Engine
 from retrofit.negatives.false_negatives import hidden_positives, rates
-from retrofit.negatives.filters import Filter
-from retrofit.negatives.mining import (
-    MinedNegatives,
-    SearchModel,
-    candidates_of,
-    embedded_pool,
-    filters_of,
-    mine,
-)
-from retrofit.negatives.pool import MiningPool
+from retrofit.negatives.mined import MinedNegatives
+from retrofit.negatives.mining import Miner, mine, searched_pool
+from retrofit.negatives.models import SearchModel
 
 REPORT = "mining.json"
 FALSE_NEGATIVES = "false_negatives.csv"
@@ -55,20 +49,27 @@ def mine_and_measure(config: Mapping[str, Any], folder: Path) -> None:
     with contextlib.closing(_engine(config)) as engine:
         mined = _mined(config, data, engine)
         write_json(folder / REPORT, dict(mined.report))
-        pool = MiningPool.of(data.source.pairs, data.rows)
-        if not len(hidden_positives(pool, config["seed"])):
+        miner = miner_of(config, data, engine)
+        if not len(hidden_positives(miner.pool, config["seed"])):
             return
-        settings = config["negatives"]["mined"]
-        store = EmbeddingStore(Path(config["paths"]["cache"]))
-        model = _search_model(config)
-        queries, passages = embedded_pool(pool, model, EncodingSettings.of(config["evaluation"]), store, engine)
-        found = candidates_of(pool, model, settings, (queries, passages), engine)
-    tried: dict[str, list[Filter]] = {
-        "no margin" if margin is None else f"margin {margin:g}": filters_of({**settings, "margin": margin})
-        for margin in config["margins"]
-    }
-    table = pd.DataFrame(rates(pool, queries, passages, found, tried, config["seed"]))
+        # What a filter that is tried looks at must be there: scores, and the veto's where there is one.
+        searching = dataclasses.replace(miner, settings={**miner.settings, "margin": 0.0})
+        table = pd.DataFrame(rates(miner, searching.search(), _tried(config), config["seed"]))
     write_text(folder / FALSE_NEGATIVES, table.to_csv(index=False))
+
+
+def miner_of(config: Mapping[str, Any], data: TrainingData, engine: Engine) -> Miner:
+    """Return the miner of a selection; ``negatives.mined``, ``model``, ``evaluation`` and ``paths`` are read."""
+    settings = config["negatives"]["mined"]
+    pool = searched_pool(data, settings["pool"])
+    store = EmbeddingStore(Path(config["paths"]["cache"]))
+    return Miner(pool, _search_model(config), settings, EncodingSettings.of(config["evaluation"]), store, engine)
+
+
+def _tried(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the filters to try: those of ``tried_filters``, and each margin of a veto where there is one."""
+    veto = config["negatives"]["mined"]["veto"]
+    return [*config["tried_filters"], *([] if veto is None else [{"veto": veto}])]
 
 
 def _mined(config: Mapping[str, Any], data: TrainingData, engine: Engine) -> MinedNegatives:

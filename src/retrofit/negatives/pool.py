@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,12 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retrofit.data.batching import KnownPositives
+from retrofit.data.curation.similarity import Bands, jaccard, shingles
 from retrofit.data.curation.texts import normalised
 from retrofit.data.records import content_id
 from retrofit.data.selection import labels
 from retrofit.data.storage import RowReader
 
 _ROWS_A_BLOCK = 20_000
+_ANSWERS_A_BLOCK = 2_000
+_SHINGLES_HELD = 20_000
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class MiningPool:
         passage_languages: int32 ``[passages]``, code of the language of each passage.
         homes: int64 ``[passages, 2]``: a row of the pairs that holds the passage, and its place among the positives.
         alike: int64 ``[passages]``: passages whose texts are equal after normalisation have the same number.
-        answers: int64 ``[n, 2]``: query and passage of every pair that is trained on, in the order of the queries.
+        answers: int64 ``[n, 2]``: query and passage of every pair that is mined for, in the order of the queries.
         known: int64, ascending: ``query * len(passage_ids) + alike`` of everything known to answer, by way of any pair.
     """
 
@@ -47,25 +51,35 @@ class MiningPool:
     known: np.ndarray
 
     @classmethod
-    def of(cls, table: pa.Table, rows: np.ndarray) -> MiningPool:
-        """Return the pool of some rows of a pairs table: their queries, and all their positives."""
-        taken = table.select(["query_id", "positive_ids"]).take(pa.array(rows)).combine_chunks()
+    def of(cls, table: pa.Table, rows: np.ndarray, searched: np.ndarray | None = None) -> MiningPool:
+        """Return the pool of some rows of a pairs table: their queries, and all their positives.
+
+        Args:
+            table: of ``PAIR_SCHEMA``.
+            rows: int64, ascending: the rows that are mined for.
+            searched: int64: rows whose positives are searched as well; None for no others.
+        """
+        holders = rows if searched is None else np.union1d(rows, searched)
+        taken = table.select(["positive_ids"]).take(pa.array(holders)).combine_chunks()
         lengths = pc.list_value_length(taken["positive_ids"]).to_numpy()
-        queries = np.repeat(np.arange(len(rows)), lengths)
-        slots = np.arange(len(queries)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        holder = np.repeat(np.arange(len(holders)), lengths)
+        slots = np.arange(len(holder)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         flat = pc.list_flatten(taken["positive_ids"]).to_numpy()
         passage_ids, first, passages = np.unique(flat, return_index=True, return_inverse=True)
-        languages = labels(table, "document_language")[0].astype(np.int32)[rows]
+        languages = labels(table, "document_language")[0].astype(np.int32)
+        query_of = np.full(len(holders), -1)
+        query_of[np.searchsorted(holders, rows)] = np.arange(len(rows))
+        asks = query_of[holder] >= 0
         pool = cls(
             reader=RowReader(table.select(["query", "positives"])),
             rows=rows,
-            query_ids=taken["query_id"].to_numpy(),
-            query_languages=languages,
+            query_ids=table["query_id"].to_numpy()[rows],
+            query_languages=languages[rows],
             passage_ids=passage_ids,
-            passage_languages=languages[queries[first]],
-            homes=np.stack([rows[queries[first]], slots[first]], axis=1),
+            passage_languages=languages[holders[holder[first]]],
+            homes=np.stack([holders[holder[first]], slots[first]], axis=1),
             alike=np.arange(len(passage_ids)),
-            answers=np.stack([queries, passages], axis=1),
+            answers=np.stack([query_of[holder[asks]], passages[asks]], axis=1),
             known=np.empty(0, dtype=np.int64),
         )
         alike = _alike(len(passage_ids), pool.passage_texts)
@@ -91,6 +105,40 @@ class MiningPool:
         keys = np.arange(len(passages))[:, None] * len(self.passage_ids) + self.alike[passages]
         found: np.ndarray = np.isin(keys, self.known if known is None else known) & (passages >= 0)
         return found
+
+    def is_near(self, passages: np.ndarray, threshold: float, known: np.ndarray | None = None) -> np.ndarray:
+        """Return whether passages nearly equal a known answer of their query; bool, the same shape.
+
+        Args:
+            passages: int64 ``[queries, k]``, positions of passages, -1 for none.
+            threshold: least Jaccard similarity of the shingles of two normalised texts that nearly equal each other.
+            known: instead of ``self.known``, where less shall be known.
+        """
+        bands = _bands(self, threshold)
+        shingles_of = functools.lru_cache(maxsize=_SHINGLES_HELD)(
+            lambda position: shingles(normalised(self.passage_texts(np.array([position]))[0]))
+        )
+        of_alike = np.unique(self.alike, return_index=True)[1]
+        asked, answers = np.divmod(self.known if known is None else known, len(self.passage_ids))
+        near = np.zeros(passages.shape, dtype=bool)
+        for start in range(0, len(asked), _ANSWERS_A_BLOCK):
+            part = slice(start, start + _ANSWERS_A_BLOCK)
+            candidates, positives = passages[asked[part]], of_alike[answers[part]]
+            shares = (bands[candidates] == bands[positives][:, None, :]).any(axis=2) & (candidates >= 0)
+            for row, column in np.argwhere(shares).tolist():
+                similarity = jaccard(shingles_of(int(candidates[row, column])), shingles_of(int(positives[row])))
+                near[asked[part][row], column] |= similarity >= threshold
+        return near
+
+
+def _bands(pool: MiningPool, threshold: float) -> np.ndarray:
+    """Return the band hashes of all passages, uint64 ``[passages, bands]``."""
+    bands = Bands(threshold)
+    found = np.empty((len(pool.passage_ids), bands.count), dtype=np.uint64)
+    for start in range(0, len(found), _ROWS_A_BLOCK):
+        positions = np.arange(start, min(len(found), start + _ROWS_A_BLOCK))
+        found[positions] = bands.of([normalised(text) for text in pool.passage_texts(positions)])
+    return found
 
 
 def _alike(count: int, texts: Callable[[np.ndarray], list[str]]) -> np.ndarray:

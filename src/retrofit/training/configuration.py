@@ -11,8 +11,9 @@ from retrofit.data.sampling import Homogeneous
 from retrofit.errors import UserError
 from retrofit.evaluation.tasks import Pool
 from retrofit.models.bi_encoder import Pooling, Precision
+from retrofit.negatives.candidates import Languages, SearchKind
 from retrofit.negatives.choice import Sampling
-from retrofit.negatives.mining import Languages, SearchKind
+from retrofit.negatives.mining import SearchedIn
 from retrofit.training.interpolation import weights_to_try
 
 
@@ -91,6 +92,10 @@ MINED_NUMBERS = (
     Number("negatives.mined.first_rank", 1, whole=True),
     Number("negatives.mined.max_score", -1, 1, optional=True),
     Number("negatives.mined.margin", 0, optional=True),
+    Number("negatives.mined.share", 0, optional=True),
+    Number("negatives.mined.near_duplicates", 0, 1, above=True, optional=True),
+    Number("negatives.mined.refresh_every_steps", 1, whole=True, optional=True),
+    Number("negatives.mined.refresh_every_epochs", 0, above=True, optional=True),
     Number("negatives.mined.seed", 0, whole=True),
     Number("negatives.mined.memory_mb", 64, whole=True),
 )
@@ -106,6 +111,7 @@ INSPECT_NUMBERS = (*DATA_NUMBERS, Number("sample", 1, whole=True), Number("examp
 
 MINED_CHOICES = {
     "negatives.mined.search": get_args(SearchKind),
+    "negatives.mined.pool": get_args(SearchedIn),
     "negatives.mined.languages": get_args(Languages),
     "negatives.mined.sampling": get_args(Sampling),
     "negatives.mined.fill": (True, False),
@@ -163,6 +169,31 @@ def _check_mining(config: Mapping[str, Any]) -> None:
         _check_numbers(config, (n for n in ENGINE_NUMBERS if n.key.removeprefix("engine.") in config["engine"]))
         if mined["first_rank"] > mined["candidates"]:
             raise _error(config, "negatives.mined.first_rank", "at most negatives.mined.candidates")
+        for holds, key, expected in _mining_rules(mined):
+            if not holds:
+                raise _error(config, key, expected)
+
+
+def _mining_rules(mined: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether it holds, key, what was expected) of the rules that span several keys of ``negatives.mined``."""
+    by_steps, by_epochs = mined["refresh_every_steps"] is not None, mined["refresh_every_epochs"] is not None
+    key = "negatives.mined.refresh_every_steps"
+    yield not (by_steps and by_epochs), key, "null where negatives.mined.refresh_every_epochs is given"
+    own = mined["model"] is None and mined["search"] != "bm25"
+    yield (
+        own or not (by_steps or by_epochs),
+        key if by_steps else "negatives.mined.refresh_every_epochs",
+        "null unless the model that is trained searches (negatives.mined.model=null, negatives.mined.search=dense)",
+    )
+    veto = mined["veto"]
+    if veto is not None:
+        one = (veto["model"] is None) != (veto["reranker"] is None)
+        yield (
+            one,
+            "negatives.mined.veto",
+            "either a model or a reranker (veto@negatives.mined.veto=teacher or reranker)",
+        )
+        yield Number("", 0).allows(veto["margin"]), "negatives.mined.veto.margin", str(Number("", 0))
 
 
 def _check_choices(config: Mapping[str, Any], choices: Mapping[str, Sequence[Any]]) -> None:

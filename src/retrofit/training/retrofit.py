@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 
 from retrofit.artefacts import ArtefactStore, fingerprint, write_json, write_text
-from retrofit.data.batching import BatchContents, PlannedBatches
+from retrofit.data.batching import BatchContents, NegativesByRow, PlannedBatches
 from retrofit.data.selection import select, strata
 from retrofit.data.storage import PairSource
 from retrofit.data.training_data import TrainingData, evaluation_sources
@@ -30,13 +30,15 @@ from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import state_fingerprint, weights_fingerprint
 from retrofit.models.export import export_sentence_transformer
 from retrofit.models.precision import EncodingSettings, resolve_precision
-from retrofit.negatives.from_configuration import mined_negatives
-from retrofit.negatives.mining import MinedNegatives
+from retrofit.negatives.engine import LOCAL
+from retrofit.negatives.from_configuration import mined_negatives, miner_of
+from retrofit.negatives.mined import MinedNegatives
 from retrofit.training.callbacks import TrainingCurve, checkpoint_every
 from retrofit.training.datamodule import RetrievalDataModule
 from retrofit.training.examples import example_queries
 from retrofit.training.interpolation import try_weights, weights_to_try
 from retrofit.training.module import RetrievalModule
+from retrofit.training.refresh import CurrentNegatives, RefreshNegatives, steps_between
 from retrofit.training.run_folder import RunFolder
 from retrofit.training.wandb_mirror import WandbMirror
 
@@ -192,7 +194,9 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     encoder = job.encoder(dropout=config["model"]["dropout"])
     apply_adapter(encoder, instantiate(config["adapter"]["config"]))
     encoder.train()
-    batches = planned_batches(config, job.data, encoder, job.mined())
+    mined = job.mined()
+    current = None if mined is None else CurrentNegatives(mined)
+    batches = planned_batches(config, job.data, encoder, current)
     batching, trainer_config = config["batching"], config["trainer"]
     module = RetrievalModule(
         encoder,
@@ -223,6 +227,7 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
         callbacks=[
             checkpoint_every(run.checkpoints, trainer_config["checkpoint_every"]),
             TrainingCurve(run.path / "training_curve.csv", trainer_config["log_every"], mirror.log),
+            *_refreshes(job, encoder, current),
         ],
         enable_progress_bar=trainer_config["progress_bar"],
         enable_model_summary=False,
@@ -236,8 +241,19 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     return encoder.eval()
 
 
+def _refreshes(job: Job, encoder: BiEncoder, current: CurrentNegatives | None) -> list[RefreshNegatives]:
+    """Return the callback that mines anew while the encoder is trained, where it is asked for."""
+    if current is None:
+        return []
+    settings = job.config["negatives"]["mined"]
+    every = steps_between(settings, len(job.data.rows), job.config["batching"]["batch_size"])
+    if every is None:
+        return []
+    return [RefreshNegatives(job.run.path, miner_of(job.config, job.data, LOCAL), encoder, current, every)]
+
+
 def planned_batches(
-    config: Mapping[str, Any], data: TrainingData, encoder: BiEncoder, mined: MinedNegatives | None = None
+    config: Mapping[str, Any], data: TrainingData, encoder: BiEncoder, mined: NegativesByRow | None = None
 ) -> PlannedBatches:
     """Return the batches of all steps of a run.
 
