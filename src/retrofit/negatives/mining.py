@@ -103,7 +103,7 @@ class SearchModel:
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> SearchModel:
         """Return the model that a configuration like ``conf/model`` names, fetched where the cache lacks it."""
-        checkpoint = Path(instantiate(model["checkpoint"]))
+        checkpoint = Path(instantiate(model["checkpoint"])).absolute()  # other processes stand in other folders
         return cls(checkpoint, model["pooling"], model["prompts"], model["max_length"])
 
     @property
