@@ -13,7 +13,10 @@ from retrofit.training.configuration import check
 Compose = Callable[..., dict[str, Any]]
 
 
-@pytest.mark.parametrize("overrides", [(), ("experiment=smoke",), ("adapter=full", "loss=info_nce_symmetric")])
+@pytest.mark.parametrize(
+    "overrides",
+    [(), ("experiment=smoke",), ("negatives=dense", "engine=ray"), ("adapter=full", "loss=info_nce_symmetric")],
+)
 def test_shipped_configurations_keep_the_rules(train_config: Compose, overrides: tuple[str, ...]) -> None:
     check(train_config(*overrides))
 
@@ -79,6 +82,9 @@ def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override
         ("anchor.weight", ["anchor.weight=-1"]),
         ("anchor.texts", ["anchor.texts=-1"]),
         ("anchor.texts", ["anchor=base", "adapter=full"]),
+        ("engine.workers", ["negatives=dense", "engine=ray", "engine.workers=0"]),
+        ("engine.cpus_per_worker", ["negatives=dense", "engine=ray", "engine.cpus_per_worker=0.5"]),
+        ("engine.gpus_per_worker", ["negatives=dense", "engine=ray", "engine.gpus_per_worker=-1"]),
     ],
 )
 def test_a_broken_rule_names_its_key(train_config: Compose, key: str, overrides: list[str]) -> None:

@@ -54,7 +54,9 @@ def test_the_name_of_a_composed_configuration_does_not_depend_on_folders(tmp_pat
             config = compose("train", ["model=tiny", *overrides])
         return RunFolder.of(as_dictionary(without_paths(config)), Path()).path.name
 
-    assert name() == name(f"paths.runs={tmp_path}", f"paths.cache={tmp_path}", "logger=none", "experiment_name=x")
+    assert name() == name(
+        f"paths.runs={tmp_path}", f"paths.cache={tmp_path}", "logger=none", "experiment_name=x", "engine=ray"
+    )
     assert len({name(), name("seed=1"), name("loss.temperature=0.5"), name("adapter=dora")}) == 4
 
 

@@ -63,7 +63,7 @@ class RayEngine:
 
     Attributes:
         workers: number of processes.
-        address: of a running cluster, such as ``auto`` or ``ray://head:10001``; None starts one on this machine.
+        address: of a running cluster, such as ``auto`` or ``head:6379``; None starts one on this machine.
         cpus_per_worker: CPU cores, and threads of PyTorch, of a process.
         gpus_per_worker: GPUs of a process, or the share of one.
     """
@@ -152,8 +152,9 @@ class RayEngine:
             return
         try:
             ray.init(address=self.address, **quiet)
-        except (ConnectionError, ValueError) as error:
-            raise UserError(f"engine.address={self.address}: no Ray cluster is reached there: {error}") from error
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            reason = _one_line(error)
+            raise UserError(f"engine.address={self.address}: no Ray cluster is reached there: {reason}") from error
 
 
 class _Process:
@@ -183,9 +184,12 @@ def _result(ray: Any, reference: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     except ray.exceptions.RayActorError as error:
-        raise UserError(
-            f"engine=ray: processes were lost again and again over an item of work; did their memory run out? {error}"
-        ) from error
+        reason = "processes were lost again and again over an item of work (out of memory?)"
+        raise UserError(f"engine=ray: {reason}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _ray() -> Any:

@@ -111,7 +111,7 @@ class SearchModel:
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> SearchModel:
         """Return the model that a configuration like ``conf/model`` names, fetched where the cache lacks it."""
-        checkpoint = Path(instantiate(model["checkpoint"]))
+        checkpoint = Path(instantiate(model["checkpoint"])).absolute()  # for workers that stand elsewhere
         return cls(checkpoint, model["pooling"], model["prompts"], model["max_length"])
 
     @property
