@@ -111,7 +111,7 @@ def _worth_merging(scores: torch.Tensor, bounds: torch.Tensor, k: int) -> tuple[
         float32 and int64 ``[queries, n]``.
     """
     whole = scores.shape[1] - scores.shape[1] % _COLUMNS_A_GROUP
-    grouped = scores[:, :whole].unflatten(1, (-1, _COLUMNS_A_GROUP))
+    grouped = torch.unflatten(scores[:, :whole], 1, (-1, _COLUMNS_A_GROUP))
     maxima = grouped.amax(dim=2)
     width = min(k, int((maxima > bounds).sum(dim=1).max())) if whole else 0
     groups = torch.topk(maxima, width, dim=1).indices.unsqueeze(2)
