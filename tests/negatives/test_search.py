@@ -35,16 +35,25 @@ def matrix(rows: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(-3, 4, (rows, 8)).astype(np.float32)
 
 
-@given(st.integers(0, 9), st.integers(0, 30), st.integers(1, 12), st.integers(1, 7), st.integers(0, 99), st.data())
-@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 9),
+    st.integers(0, 30),
+    st.integers(1, 12),
+    st.integers(1, 14),
+    st.integers(1, 5),
+    st.integers(0, 99),
+    st.data(),
+)
+@settings(deadline=None, max_examples=100)
 def test_the_best_are_those_of_the_whole_product(
-    n_queries: int, n_passages: int, k: int, block: int, seed: int, data: st.DataObject
+    n_queries: int, n_passages: int, k: int, block: int, group: int, seed: int, data: st.DataObject
 ) -> None:
     queries, passages = matrix(12, seed), matrix(40, seed + 1)
     asked = np.array(data.draw(st.permutations(range(12)))[:n_queries], dtype=np.int64)
     searched = np.sort(np.array(data.draw(st.permutations(range(40)))[:n_passages], dtype=np.int64))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "_PASSAGES_A_BLOCK", block)
+        patch.setattr(search, "_COLUMNS_A_GROUP", group)
         patch.setattr(search, "_queries_a_block", lambda *_: block)
         found = top_k(Matrix(queries), asked, Matrix(passages), searched, k)
     product = queries[asked] @ passages[searched].T

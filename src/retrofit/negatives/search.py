@@ -11,6 +11,7 @@ import torch
 from retrofit.negatives.embeddings import Embeddings
 
 _PASSAGES_A_BLOCK = 4096
+_COLUMNS_A_GROUP = 16
 
 
 class Rows(Protocol):
@@ -92,25 +93,54 @@ class DenseSearch:
 
 
 def _queries_a_block(memory_mb: int, dimension: int, k: int) -> int:
-    """Return how many queries go together: their scores of a block of passages, their vectors, and twice their best."""
+    """Return how many queries go together: their scores of a block of passages, their vectors, and what is merged."""
     spent = 4 * dimension * _PASSAGES_A_BLOCK
-    of_a_query = 4 * (2 * _PASSAGES_A_BLOCK + dimension + 6 * k)
+    # What is merged stands there as scores and as columns, and once more of each when it joins the best so far.
+    merged = min(_PASSAGES_A_BLOCK, k * _COLUMNS_A_GROUP) + k
+    of_a_query = 4 * (_PASSAGES_A_BLOCK + dimension + 6 * k) + 32 * merged
     return max(1, (memory_mb * 1_000_000 - spent) // of_a_query)
 
 
 def _search_block(
     queries: torch.Tensor, passages: Rows, positions: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    best_scores = torch.full((len(queries), 0), 0.0, device=queries.device)
-    best_places = torch.zeros((len(queries), 0), dtype=torch.int64, device=queries.device)
+    best_scores = torch.full((len(queries), k), -torch.inf, device=queries.device)
+    best_places = torch.zeros((len(queries), k), dtype=torch.int64, device=queries.device)
+    # One matrix for all blocks: fresh memory of this size would be mapped, cleared and given back for each.
+    products = torch.empty(len(queries) * min(_PASSAGES_A_BLOCK, len(positions)), device=queries.device)
     for start in range(0, len(positions), _PASSAGES_A_BLOCK):
         vectors = torch.from_numpy(passages.rows(positions[start : start + _PASSAGES_A_BLOCK])).to(queries.device)
-        scores, found = torch.topk(queries @ vectors.T, min(k, len(vectors)), dim=1)
-        best_scores = torch.cat([best_scores, scores], dim=1)
-        best_places = torch.cat([best_places, found + start], dim=1)
-        if best_scores.shape[1] > k:
-            best_scores, kept = torch.topk(best_scores, k, dim=1)
-            best_places = best_places.gather(1, kept)
+        scores = products[: len(queries) * len(vectors)].view(len(queries), len(vectors))
+        torch.mm(queries, vectors.T, out=scores)
+        scores, found = _worth_merging(scores, best_scores[:, -1:], k)
+        best_scores, kept = torch.topk(torch.cat([best_scores, scores], dim=1), k, dim=1)
+        best_places = torch.cat([best_places, found + start], dim=1).gather(1, kept)
     places, values = best_places.cpu().numpy(), best_scores.cpu().numpy()
     order = np.lexsort((places, -values), axis=1)
     return np.take_along_axis(places, order, 1), np.take_along_axis(values, order, 1)
+
+
+def _worth_merging(scores: torch.Tensor, bounds: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return scores and their columns among which are all that belong to the best ``k`` of a query.
+
+    The best ``k`` lie in the ``k`` groups of columns with the largest maxima, and only in those whose maximum exceeds
+    the best found so far: few, soon. Maxima cost a fraction of a sort of the whole block, which takes as long as its
+    product.
+
+    Args:
+        scores: float32 ``[queries, passages]``.
+        bounds: float32 ``[queries, 1]``, what a score has to exceed.
+        k: how many of a query are of interest.
+
+    Returns:
+        float32 and int64 ``[queries, n]``.
+    """
+    whole = scores.shape[1] - scores.shape[1] % _COLUMNS_A_GROUP
+    grouped = torch.unflatten(scores[:, :whole], 1, (-1, _COLUMNS_A_GROUP))
+    maxima = grouped.amax(dim=2)
+    width = min(k, int((maxima > bounds).sum(dim=1).max())) if whole else 0
+    groups = torch.topk(maxima, width, dim=1).indices.unsqueeze(2)
+    columns = groups * _COLUMNS_A_GROUP + torch.arange(_COLUMNS_A_GROUP, device=scores.device)
+    of_rest = torch.arange(whole, scores.shape[1], device=scores.device).expand(len(scores), -1)
+    columns = torch.cat([columns.flatten(1), of_rest], dim=1)
+    return scores.gather(1, columns), columns
