@@ -1,20 +1,17 @@
-"""Mining side by side with ``sentence_transformers.util.mine_hard_negatives``: seconds, peak memory, same negatives.
+"""Mining hard negatives with this package and with sentence-transformers: time, peak memory, and the same negatives.
 
-    python benchmarks/mining.py [QUERIES [PASSAGES]]
+    python benchmarks/mining.py [QUERIES PASSAGES [WAYS …]]
 
-All ways mine up to five negatives for each of the same queries of the embedded corpus (5,000 by default, each with a
-passage of its own that answers it) in the same passages (by default those that answer; more come from further pairs),
-with a relative margin of .02 among the best 50 passages, with the same model, each in a fresh process, encoding
-counted. sentence-transformers runs as it does by default, and with what speeds it up on a CPU: bfloat16 weights where
-the CPU computes in them, larger batches, and faiss where it can be imported. ``same_negatives`` is the share that a way
-has in common with sentence-transformers by default. Results are added to ``benchmarks/mining.csv``.
+The embedded model mines for QUERIES pairs of the embedded corpus in PASSAGES different passages, all in one pool. Every
+way runs in a process of its own, loads the model and encodes everything; options mean the same. Peak memory is the
+process's largest resident size. ``sentence_transformers`` has the library's default settings;
+``sentence_transformers_best`` has weights in bfloat16 and batches of 128.
 """
 
 from __future__ import annotations
 
 import csv
 import functools
-import importlib.util
 import json
 import logging
 import subprocess
@@ -32,82 +29,89 @@ from retrofit.data.records import Pair
 from retrofit.data.storage import PAIRS, REPORT, PairSource, write_pairs
 from retrofit.models.embedded_checkpoint import embedded_checkpoint
 
-DEFAULT_QUERIES = 5000
+DEFAULT_QUERIES, DEFAULT_PASSAGES = "1000", "5000"
 MARGIN, NEGATIVES, CANDIDATES = 0.02, 5, 50
 PROMPTS = {"query": "query: ", "passage": "passage: "}
 OUTPUT = Path(__file__).with_suffix(".csv")
 
 
-def write_source(folder: Path, count: int) -> None:
-    """Write a source of so many pairs: different queries, different passages, labelled as one language."""
+def write_source(folder: Path, queries: int, passages: int) -> None:
+    """Write a source of so many pairs: different queries, different passages, labelled as one language.
+
+    The first ``queries`` of them are mined for; the others lend their passages.
+    """
     pairs: list[Pair] = []
     seen: set[str] = set()
-    table = PairSource.open(build_embedded_corpus(default_cache())).pairs
-    for batch in table.select(["query", "positives"]).to_batches(10_000):
-        for row in batch.to_pylist():
-            query, passage = row["query"], row["positives"][0]
-            if len(pairs) < count and query != passage and not {query, passage} & seen:
-                seen |= {query, passage}
-                pairs.append(Pair(query, (passage,), "any", "xx", "xx", "embedded", str(len(pairs)), "train"))
-    if len(pairs) < count:
-        raise SystemExit(f"the embedded corpus has {len(pairs)} such pairs")
+    for row in PairSource.open(build_embedded_corpus(default_cache())).pairs.to_pylist():
+        query, passage = row["query"], row["positives"][0]
+        if passage not in seen and (len(pairs) >= queries or query not in seen):
+            seen |= {query, passage}
+            pairs.append(Pair(query, (passage,), "any", "xx", "xx", "embedded", str(len(pairs)), "train"))
+        if len(pairs) == passages:
+            break
+    if len(pairs) < passages:
+        raise SystemExit(f"the embedded corpus has {len(pairs)} such passages")
     write_pairs(folder / PAIRS, pairs)
     (folder / REPORT).write_text("{}", encoding="utf-8")
 
 
 def with_retrofit(folder: Path, queries: int) -> list[list[str]]:
-    """Return the negatives of the first pairs, searched in the passages of all."""
+    """Return the negatives of every query."""
     from retrofit.data.curation.artefact import Curation
+    from retrofit.data.storage import RowReader
     from retrofit.data.training_data import TrainingData
     from retrofit.models.precision import EncodingSettings
-    from retrofit.negatives.mining import SearchModel, mine
+    from retrofit.negatives.mining import mine
+    from retrofit.negatives.models import SearchModel
 
     source = PairSource.open(folder)
-    every, rows = np.arange(len(source.pairs)), np.arange(queries)
-    data = TrainingData(source, Curation(every, source.pairs.slice(0, 0), {}), rows)
+    data = TrainingData(
+        source, Curation(np.arange(len(source.pairs)), source.pairs.slice(0, 0), {}), np.arange(queries)
+    )
     model = SearchModel(embedded_checkpoint(default_cache()), "mean", PROMPTS, 512)  # type: ignore[arg-type]
     settings = {
-        "per_query": 1, "count": NEGATIVES, "search": "dense", "languages": "same", "candidates": CANDIDATES,
-        "first_rank": 1, "max_score": None, "margin": MARGIN, "sampling": "top", "fill": False, "seed": 0,
-        "memory_mb": 256, "pool": "source",
+        "per_query": 1, "count": NEGATIVES, "search": "dense", "pool": "source", "languages": "same",
+        "candidates": CANDIDATES, "first_rank": 1, "max_score": None, "margin": MARGIN, "share": None,
+        "near_duplicates": None, "reranker": None, "veto": None, "sampling": "top", "fill": False, "seed": 0,
+        "memory_mb": 256,
     }  # fmt: skip
     encoding = EncodingSettings.of({"precision": "auto", "token_budget": 1024})
-    mined = mine(data, model, settings, encoding, folder / "cache")
-    found = []
-    for homes in mined.homes:
-        found.append([source.pairs["positives"][int(row)][int(slot)].as_py() for row, slot in homes if row >= 0])
-    return found
+    homes = mine(data, model, settings, encoding, folder / "cache").homes
+    there = homes[..., 0] >= 0
+    texts = iter(RowReader(source.pairs.select(["positives"])).rows(homes[..., 0][there]))
+    return [[next(texts)["positives"][0] for _ in range(count)] for count in there.sum(axis=1).tolist()]
 
 
-def with_sentence_transformers(folder: Path, queries: int, tuned: bool) -> list[list[str]]:
-    """Return the negatives of the first pairs, searched in the passages of all."""
+def with_sentence_transformers(folder: Path, queries: int, best: bool = False) -> list[list[str]]:
+    """Return the negatives of every query."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import mine_hard_negatives
 
-    from retrofit.models.precision import resolve_precision
-
-    table = PairSource.open(folder).pairs
-    asked = table["query"].slice(0, queries).to_pylist()
-    passages = [positives[0] for positives in table["positives"].to_pylist()]
-    weights = {"dtype": resolve_precision("auto")} if tuned else {}
-    model = SentenceTransformer(str(embedded_checkpoint(default_cache())), device="cpu", model_kwargs=weights)
-    options = {"batch_size": 128, "use_faiss": importlib.util.find_spec("faiss") is not None} if tuned else {}
+    pairs = PairSource.open(folder).pairs
+    asked = {
+        "query": pairs["query"].slice(0, queries).to_pylist(),
+        "answer": [positives[0] for positives in pairs["positives"].slice(0, queries).to_pylist()],
+    }
+    others = [positives[0] for positives in pairs["positives"].slice(queries).to_pylist()]
+    model = SentenceTransformer(
+        str(embedded_checkpoint(default_cache())), device="cpu", model_kwargs={"dtype": "bfloat16"} if best else {}
+    )
     mined = mine_hard_negatives(
-        Dataset.from_dict({"query": asked, "answer": passages[:queries]}), model, corpus=passages,
-        relative_margin=MARGIN, num_negatives=NEGATIVES, range_max=CANDIDATES, sampling_strategy="top",
-        output_format="triplet", query_prompt=PROMPTS["query"], corpus_prompt=PROMPTS["passage"], verbose=False,
-        **options,
+        Dataset.from_dict(asked), model, corpus=others, relative_margin=MARGIN,
+        num_negatives=NEGATIVES, range_max=CANDIDATES, sampling_strategy="top", output_format="triplet",
+        query_prompt=PROMPTS["query"], corpus_prompt=PROMPTS["passage"], verbose=False,
+        **({"batch_size": 128} if best else {}),
     )  # fmt: skip
-    by_query: dict[str, list[str]] = {query: [] for query in asked}
+    by_query: dict[str, list[str]] = {query: [] for query in asked["query"]}
     for row in mined:
         by_query[row["query"]].append(row["negative"])
     return list(by_query.values())
 
 
 WAYS: dict[str, Callable[[Path, int], list[list[str]]]] = {
-    "sentence_transformers": functools.partial(with_sentence_transformers, tuned=False),
-    "sentence_transformers_tuned": functools.partial(with_sentence_transformers, tuned=True),
+    "sentence_transformers": with_sentence_transformers,
+    "sentence_transformers_best": functools.partial(with_sentence_transformers, best=True),
     "retrofit": with_retrofit,
 }
 
@@ -124,29 +128,32 @@ def measure(way: str, folder: Path, queries: int) -> None:
     (folder / f"{way}.json").write_text(json.dumps(result), encoding="utf-8")
 
 
-def share_of_same(theirs: list[list[str]], ours: list[list[str]]) -> float:
-    """Return the mean over queries of the share of negatives that two ways have in common."""
+def shared(theirs: list[list[str]], ours: list[list[str]]) -> float:
+    """Return the mean share of a query's negatives that both found."""
     both = zip(theirs, ours, strict=True)
-    return float(np.mean([len({*a} & {*b}) / max(len(a), len(b)) for a, b in both if a or b]))
+    return float(
+        np.mean([len(set(one) & set(other)) / max(len(one), len(other)) for one, other in both if one or other])
+    )
 
 
-def main(queries: int, passages: int) -> None:
+def main(queries: int, passages: int, ways: list[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_source(folder, passages)
+        write_source(folder, queries, passages)
         found = {}
-        for way in WAYS:
+        for way in ways:
             command = [sys.executable, __file__, "--measure", way, str(folder), str(queries)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             found[way] = json.loads((folder / f"{way}.json").read_text(encoding="utf-8"))
-    theirs = found["sentence_transformers"]
+            print(way, round(found[way]["seconds"], 1), round(found[way]["peak_mb"]), flush=True)
+    theirs = found[ways[0]]
     rows = [
         {
             "queries": queries, "passages": passages, "way": way, "seconds": round(result["seconds"], 1),
             "peak_mb": round(result["peak_mb"]), "negatives": sum(map(len, result["negatives"])),
             "times_as_fast": round(theirs["seconds"] / result["seconds"], 2),
             "share_of_memory": round(result["peak_mb"] / theirs["peak_mb"], 2),
-            "same_negatives": round(share_of_same(theirs["negatives"], result["negatives"]), 3),
+            "same_negatives": round(shared(theirs["negatives"], result["negatives"]), 3),
         }
         for way, result in found.items()
     ]  # fmt: skip
@@ -164,5 +171,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         measure(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
     else:
-        numbers = [int(argument) for argument in sys.argv[1:3]] or [DEFAULT_QUERIES]
-        main(numbers[0], max(numbers))
+        counts = sys.argv[1:3] if len(sys.argv) > 2 else (DEFAULT_QUERIES, DEFAULT_PASSAGES)
+        main(*map(int, counts), ways=sys.argv[3:] or list(WAYS))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from retrofit.data.records import content_id
-from retrofit.models.bi_encoder import BiEncoder, Kind
+from retrofit.models.bi_encoder import BiEncoder, Kind, Precision
 from retrofit.models.precision import EncodingSettings
 from retrofit.negatives import embeddings
 from retrofit.negatives.embeddings import Embeddings, EmbeddingStore
@@ -39,7 +39,7 @@ class InMemory:
     def embedding_identity(self, kind: Kind) -> dict[str, Any]:
         return {"weights": self.weights, "prompt": self.encoder.prompts[kind]}
 
-    def load(self) -> BiEncoder:
+    def load(self, precision: Precision) -> BiEncoder:
         return self.encoder
 
 

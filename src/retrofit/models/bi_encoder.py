@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -121,8 +120,9 @@ class BiEncoder(nn.Module):
         max_length: int,
         attention: str | None = None,
         dropout: float | None = None,
+        weights: Precision = "float32",
     ) -> BiEncoder:
-        """Return the encoder of a checkpoint folder in float32, in evaluation mode.
+        """Return the encoder of a checkpoint folder, in evaluation mode.
 
         Args:
             folder: a transformers checkpoint with safetensors weights and a fast tokenizer.
@@ -131,13 +131,16 @@ class BiEncoder(nn.Module):
             max_length: tokens after which a text is cut.
             attention: the attention implementation transformers shall use; None leaves the choice to it.
             dropout: probability of dropping a hidden or attention unit in training; None keeps the checkpoint's.
+            weights: precision of the weights in memory. In bfloat16 they take half of it and are multiplied as they
+                are, whatever precision is asked of ``encode``: for an encoder that only searches. Training needs
+                float32.
         """
         from transformers import AutoModel
 
         changes: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
         if dropout is not None:
             changes |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-        backbone = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **changes)
+        backbone = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=getattr(torch, weights), **changes)
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None  # a layer over the first token that some classes add: unused, often not even stored
         return cls(backbone.eval(), load_tokenizer(folder), pooling, prompts, max_length)
@@ -176,13 +179,16 @@ class BiEncoder(nn.Module):
         """
         tokens = self.tokenize(texts, kind)
         embeddings = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        device = next(self.parameters()).device
-        autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
+        first = next(self.parameters())
+        device = first.device
         was_training = self.training
         self.eval()
         started = reported = time.monotonic()
         done = 0
-        with autocast:
+        # Weights that are bfloat16 need no autocast, which would look up and cast every operand of every product.
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=precision == "bfloat16" and first.dtype == torch.float32
+        ):
             for positions in chunks_by_length([len(ids) for ids in tokens], token_budget):
                 input_ids, mask = pad([tokens[i] for i in positions], self.tokenizer.pad_token_id)
                 embeddings[positions] = self(input_ids.to(device), mask.to(device)).cpu().numpy()

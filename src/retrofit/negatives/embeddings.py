@@ -21,7 +21,7 @@ from retrofit.models.bi_encoder import Kind, Precision
 from retrofit.models.precision import EncodingSettings
 from retrofit.negatives.engine import LOCAL, Engine
 
-CODE_VERSION = 1  # raise it whenever the same model and text would give another embedding
+CODE_VERSION = 2  # raise it whenever the same model and text would give another embedding
 
 IDS = "ids.npy"
 VECTORS = "vectors.npy"
@@ -95,8 +95,8 @@ class Model(Protocol):
     def embedding_identity(self, kind: Kind) -> dict[str, Any]:
         """Return what the embeddings of a kind depend on; JSON-like."""
 
-    def load(self) -> Encoder:
-        """Return the encoder."""
+    def load(self, precision: Precision) -> Encoder:
+        """Return the encoder, with weights that suit the precision of its matrix products."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class _Encoding:
 
     def __call__(self) -> Callable[[_Texts], tuple[np.ndarray, np.ndarray]]:
         """Return a function from a shard's texts to its ids and vectors, float32 ``[texts, dimension]``."""
-        encoder = self.model.load()
+        encoder = self.model.load(self.settings.precision)
         budget, precision = self.settings.token_budget, self.settings.precision
 
         def encode(shard: _Texts) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ import pytorch_lightning as pl
 
 from retrofit.artefacts import ArtefactStore, is_complete
 from retrofit.errors import UserError
-from retrofit.models.bi_encoder import BiEncoder, Kind
+from retrofit.models.bi_encoder import BiEncoder, Kind, Precision
 from retrofit.negatives.embeddings import EmbeddingStore
 from retrofit.negatives.mined import MinedNegatives
 from retrofit.negatives.mining import Miner
@@ -55,7 +55,7 @@ class _InTraining:
     def embedding_identity(self, kind: Kind) -> dict[str, Any]:
         return {"step": self.step, "kind": kind}
 
-    def load(self) -> BiEncoder:
+    def load(self, precision: Precision) -> BiEncoder:
         return self.encoder
 
 
