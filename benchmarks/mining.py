@@ -5,7 +5,8 @@
 The embedded model mines for QUERIES pairs of the embedded corpus in PASSAGES different passages, all in one pool. Every
 way runs in a process of its own, loads the model and encodes everything; options mean the same. Peak memory is the
 process's largest resident size. ``sentence_transformers`` has the library's default settings;
-``sentence_transformers_best`` has weights in bfloat16 and batches of 128.
+``sentence_transformers_best`` has weights in bfloat16 and batches of 128. ``retrofit`` computes in bfloat16 where the
+CPU does, which is its default; ``retrofit_float32`` shows that what differs in its negatives is that.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def write_source(folder: Path, queries: int, passages: int) -> None:
     (folder / REPORT).write_text("{}", encoding="utf-8")
 
 
-def with_retrofit(folder: Path, queries: int) -> list[list[str]]:
+def with_retrofit(folder: Path, queries: int, precision: str = "auto") -> list[list[str]]:
     """Return the negatives of every query."""
     from retrofit.data.curation.artefact import Curation
     from retrofit.data.storage import RowReader
@@ -75,7 +76,7 @@ def with_retrofit(folder: Path, queries: int) -> list[list[str]]:
         "near_duplicates": None, "reranker": None, "veto": None, "sampling": "top", "fill": False, "seed": 0,
         "memory_mb": 256,
     }  # fmt: skip
-    encoding = EncodingSettings.of({"precision": "auto", "token_budget": 1024})
+    encoding = EncodingSettings.of({"precision": precision, "token_budget": 1024})
     homes = mine(data, model, settings, encoding, folder / "cache").homes
     there = homes[..., 0] >= 0
     texts = iter(RowReader(source.pairs.select(["positives"])).rows(homes[..., 0][there]))
@@ -113,6 +114,7 @@ WAYS: dict[str, Callable[[Path, int], list[list[str]]]] = {
     "sentence_transformers": with_sentence_transformers,
     "sentence_transformers_best": functools.partial(with_sentence_transformers, best=True),
     "retrofit": with_retrofit,
+    "retrofit_float32": functools.partial(with_retrofit, precision="float32"),
 }
 
 
