@@ -14,7 +14,7 @@ import pytest
 from retrofit.artefacts import ArtefactStore
 from retrofit.errors import UserError
 from retrofit.evaluation import corpus_search
-from retrofit.evaluation.corpus_search import CorpusPassage, CorpusSearch, load_model, passage_prompt, read_corpus
+from retrofit.evaluation.corpus_search import CorpusPassage, CorpusSearch, load_model, read_corpus
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import tiny_checkpoint
 from retrofit.models.export import export_sentence_transformer
@@ -127,20 +127,6 @@ def test_a_model_without_a_query_prompt_is_warned_of_and_works(
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert any("no 'query' prompt" in line for line in warnings)
     assert search.search(TEXTS[0], 1)[0].passage.text == TEXTS[0]  # nothing tells the two apart
-
-
-@pytest.mark.parametrize(
-    ("prompts", "expected"),
-    [
-        ({"query": "q", "document": "", "passage": "passage: "}, "passage: "),
-        ({"query": "q", "document": "doc: ", "passage": "passage: "}, "doc: "),
-        ({"query": "q", "document": ""}, ""),
-        ({"document": None}, ""),
-        ({}, ""),
-    ],
-)
-def test_an_empty_document_prompt_does_not_hide_the_passage_prompt(prompts: dict[str, str], expected: str) -> None:
-    assert passage_prompt(prompts) == expected
 
 
 def test_folders_that_are_no_model(tmp_path: Path, model_folder: Path) -> None:

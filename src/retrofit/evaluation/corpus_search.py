@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,11 @@ import numpy as np
 from retrofit.artefacts import ArtefactStore
 from retrofit.errors import UserError
 from retrofit.models.checkpoints import files_fingerprint, weights_fingerprint
+from retrofit.models.prompts import passage_prompt
 
 CODE_VERSION = 1  # raise it whenever the same model and passages would give other embeddings
 
 EMBEDDINGS = "embeddings.npy"
-
-PASSAGE_PROMPTS = ("document", "passage", "corpus")
-"""Names under which sentence-transformers folders keep what is put before a passage."""
 
 log = logging.getLogger(__name__)
 
@@ -145,15 +143,6 @@ def load_model(folder: Path) -> Any:
         raise UserError(
             f"model_folder={folder}: not a sentence-transformers model that can be loaded ({reason})"
         ) from error
-
-
-def passage_prompt(prompts: Mapping[str, str | None]) -> str:
-    """Return what a model puts before a passage, empty if nothing.
-
-    sentence-transformers writes an empty ``document`` prompt into every folder that has none, and would then use that
-    one; a prompt that says something goes before it here.
-    """
-    return next((prompts[name] or "" for name in PASSAGE_PROMPTS if prompts.get(name)), "")
 
 
 def read_corpus(path: Path, text_field: str = "text", id_field: str = "_id") -> list[CorpusPassage]:

@@ -15,6 +15,7 @@ import torch
 from retrofit.instantiation import instantiate
 from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling, Precision
 from retrofit.models.checkpoints import files_fingerprint, weights_fingerprint
+from retrofit.models.prompts import passage_prompt
 from retrofit.negatives.embeddings import Embeddings, Encoder
 from retrofit.negatives.pool import MiningPool
 from retrofit.negatives.search import Candidates
@@ -64,8 +65,10 @@ class SentenceTransformerEncoder:
         if max_length is not None:
             self.model.max_seq_length = max_length
         own = self.model.prompts
-        passage = next((own[name] for name in ("document", "passage", "corpus") if own.get(name)), "")
-        self.prompts: Mapping[Kind, str] = prompts or {"query": own.get("query") or "", "passage": passage}
+        self.prompts: Mapping[Kind, str] = prompts or {
+            "query": own.get("query") or "",
+            "passage": passage_prompt(own),
+        }
 
     def encode(
         self, texts: Sequence[str], kind: Kind, token_budget: int, precision: Precision, label: str
