@@ -30,8 +30,9 @@ def configuration_folder() -> Path:
 
 
 def register_resolvers() -> None:
-    """Make ``${default_cache:}`` known to OmegaConf."""
+    """Make ``${default_cache:}`` and ``${configuration_folder:}`` known to OmegaConf."""
     OmegaConf.register_new_resolver("default_cache", lambda: str(default_cache()), replace=True)
+    OmegaConf.register_new_resolver("configuration_folder", lambda: str(configuration_folder()), replace=True)
 
 
 def as_dictionary(config: DictConfig) -> dict[str, Any]:

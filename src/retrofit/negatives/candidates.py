@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from retrofit.negatives.engine import LOCAL, Engine
+from retrofit.engine import LOCAL, Engine
 from retrofit.negatives.lexical import pieces_of, top_k_lexical
 from retrofit.negatives.pool import MiningPool
 from retrofit.negatives.search import Candidates

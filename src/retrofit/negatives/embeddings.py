@@ -17,9 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from retrofit.artefacts import ArtefactStore, fingerprint, is_complete
+from retrofit.engine import LOCAL, Engine
 from retrofit.models.bi_encoder import Kind, Precision
 from retrofit.models.precision import EncodingSettings
-from retrofit.negatives.engine import LOCAL, Engine
 
 CODE_VERSION = 2  # raise it whenever the same model and text would give another embedding
 

@@ -12,10 +12,10 @@ import pandas as pd
 
 from retrofit.artefacts import write_json, write_text
 from retrofit.data.training_data import TrainingData, evaluation_sources
+from retrofit.engine import Engine
 from retrofit.instantiation import instantiate
 from retrofit.models.precision import EncodingSettings
 from retrofit.negatives.embeddings import EmbeddingStore
-from retrofit.negatives.engine import Engine
 from retrofit.negatives.false_negatives import hidden_positives, rates
 from retrofit.negatives.mined import MinedNegatives
 from retrofit.negatives.mining import Miner, mine, searched_pool

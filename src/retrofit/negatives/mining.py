@@ -14,12 +14,12 @@ import numpy as np
 
 from retrofit.artefacts import ArtefactStore
 from retrofit.data.training_data import TrainingData
+from retrofit.engine import LOCAL, Engine
 from retrofit.models.bi_encoder import load_tokenizer
 from retrofit.models.precision import EncodingSettings
 from retrofit.negatives.candidates import lexical_search, search_pool
 from retrofit.negatives.choice import choose, fill
 from retrofit.negatives.embeddings import Embeddings, EmbeddingStore, Model
-from retrofit.negatives.engine import LOCAL, Engine
 from retrofit.negatives.filters import (
     AtMost,
     Filter,

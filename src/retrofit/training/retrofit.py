@@ -21,6 +21,7 @@ from retrofit.data.batching import BatchContents, NegativesByRow, PlannedBatches
 from retrofit.data.selection import select, strata
 from retrofit.data.storage import PairSource
 from retrofit.data.training_data import TrainingData, evaluation_sources
+from retrofit.engine import LOCAL
 from retrofit.evaluation.evaluate import write_results
 from retrofit.evaluation.suites import evaluate_suites
 from retrofit.evaluation.summary import headline, metrics_frame
@@ -30,7 +31,6 @@ from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import state_fingerprint, weights_fingerprint
 from retrofit.models.export import export_sentence_transformer
 from retrofit.models.precision import EncodingSettings, resolve_precision
-from retrofit.negatives.engine import LOCAL
 from retrofit.negatives.from_configuration import mined_negatives, miner_of
 from retrofit.negatives.mined import MinedNegatives
 from retrofit.training.callbacks import TrainingCurve, checkpoint_every

@@ -19,11 +19,11 @@ from retrofit.data.records import Pair, content_id, to_table
 from retrofit.data.selection import select
 from retrofit.data.storage import PairSource
 from retrofit.data.training_data import TrainingData
+from retrofit.engine import LOCAL, Engine, RayEngine
 from retrofit.errors import UserError
 from retrofit.models.precision import EncodingSettings
 from retrofit.negatives import embeddings
 from retrofit.negatives.embeddings import EmbeddingStore
-from retrofit.negatives.engine import LOCAL, Engine, RayEngine
 from retrofit.negatives.mined import MinedNegatives
 from retrofit.negatives.mining import mine
 from retrofit.negatives.models import SearchModel

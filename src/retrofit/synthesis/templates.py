@@ -1,0 +1,138 @@
+"""The templates of all languages: forms that facts are slotted into, and instructions to a language model.
+
+``<language>.jinja`` holds two blocks a family. The one named after the family has a form a line; a line that uses a slot
+which the passage does not fill is no form of it. ``write_<family>`` says in one or two sentences of the language what a
+language model is to write; ``frame`` puts it before the passage. ``question_words`` has the words a question is known by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from retrofit.errors import UserError
+from retrofit.synthesis.records import FAMILIES, Family
+
+_MISSING = "\0"
+_FORMLESS: tuple[Family, ...] = ("document",)
+"""Families that only a language model can write."""
+
+
+class _Missing(jinja2.Undefined):
+    """A slot the passage does not fill: it leaves a mark by which its line is known."""
+
+    def __str__(self) -> str:
+        return _MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a passage and can be slotted into a form, whatever the language.
+
+    Attributes:
+        title: its title without what tells it from others of the same name; empty if unknown.
+        keyphrases: its most telling phrases, best first, none of them part of the title.
+        year: a year it mentions; empty if there is none.
+        person: whether it is about one.
+    """
+
+    title: str
+    keyphrases: tuple[str, ...]
+    year: str = ""
+    person: bool = False
+
+    def slots(self) -> dict[str, Any]:
+        """Return the variables of a form; what is unknown is missing.
+
+        ``title``, ``year``, ``person`` as above; ``topic`` is the title or else the best keyphrase; ``keyphrase`` and
+        ``other_keyphrase`` are the two best that are not the topic.
+        """
+        phrases = [self.title, *self.keyphrases] if self.title else list(self.keyphrases)
+        named = dict(zip(("topic", "keyphrase", "other_keyphrase"), phrases, strict=False))
+        optional = {name: value for name, value in (("title", self.title), ("year", self.year)) if value}
+        return {"person": self.person, **named, **optional}
+
+
+class Language:
+    """The templates of one language.
+
+    Attributes:
+        code: the language.
+        question_words: words a question is known by, case-folded.
+    """
+
+    def __init__(self, code: str, template: jinja2.Template, path: Path) -> None:
+        self.code = code
+        self._template = template
+        needed = {"question_words", "frame", *(f"write_{family}" for family in FAMILIES)}
+        needed |= set(FAMILIES) - set(_FORMLESS)
+        if missing := sorted(needed - template.blocks.keys()):
+            raise UserError(f"{path}: no block {missing[0]}; expected {{% block {missing[0]} %}} (paths.templates)")
+        self.question_words = frozenset(self._render("question_words", {}).casefold().split())
+
+    def forms(self, family: Family, facts: Facts) -> list[tuple[int, str]]:
+        """Return the forms of a family that fit what is known, each with its line's number from 1."""
+        if family in _FORMLESS:
+            return []
+        lines = self._render(family, facts.slots()).removeprefix("\n").splitlines()
+        numbered = enumerate((" ".join(line.split()) for line in lines), start=1)
+        return [(number, line) for number, line in numbered if line and _MISSING not in line]
+
+    def prompt(self, family: Family, text: str) -> str:
+        """Return what a language model is asked: the instruction of a family, and the text it is about."""
+        instruction = self._render(f"write_{family}", {}).strip()
+        return self._render("frame", {"instruction": instruction, "text": text}).strip()
+
+    def _render(self, block: str, variables: Mapping[str, Any]) -> str:
+        context = self._template.new_context(dict(variables))
+        return "".join(self._template.blocks[block](context))
+
+
+class Templates:
+    """The templates of a folder.
+
+    Attributes:
+        folder: the folder.
+        languages: codes of the languages it has, sorted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.languages = tuple(sorted(path.stem for path in folder.glob("*.jinja")))
+        if not self.languages:
+            raise UserError(f"paths.templates={folder}: no templates; expected files such as de.jinja")
+        self._environment = jinja2.Environment(  # noqa: S701 -- plain text, not HTML
+            loader=jinja2.FileSystemLoader(folder), undefined=_Missing, keep_trailing_newline=False
+        )
+        self._loaded: dict[str, Language] = {}
+
+    def language(self, code: str) -> Language:
+        """Return the templates of a language.
+
+        Raises:
+            UserError: there are none, or they are not complete.
+        """
+        if code not in self.languages:
+            known = ", ".join(self.languages)
+            raise UserError(f"paths.templates={self.folder}: no templates in {code}; there are {known}")
+        if code not in self._loaded:
+            path = self.folder / f"{code}.jinja"
+            try:
+                template = self._environment.get_template(path.name)
+            except jinja2.TemplateSyntaxError as error:
+                raise UserError(f"{path}, line {error.lineno}: {error.message}") from error
+            self._loaded[code] = Language(code, template, path)
+        return self._loaded[code]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that identify the content of all files."""
+        digest = hashlib.sha256()
+        for code in self.languages:
+            digest.update(code.encode() + b"\0" + (self.folder / f"{code}.jinja").read_bytes() + b"\0")
+        return digest.hexdigest()[:16]
