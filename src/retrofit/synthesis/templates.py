@@ -1,8 +1,9 @@
 """The templates of all languages: forms that facts are slotted into, and instructions to a language model.
 
-``<language>.jinja`` holds two blocks a family. The one named after the family has a form a line; a line that uses a slot
-which the passage does not fill is no form of it. ``write_<family>`` says in one or two sentences of the language what a
-language model is to write; ``frame`` puts it before the passage. ``question_words`` has the words a question is known by.
+``<language>.jinja`` holds two blocks a family. The one named after the family has a form a line; a line that uses a
+slot which the passage does not fill is no form of it. ``write_<family>`` says in one or two sentences of the language
+what a language model is to write; ``frame`` puts it before the passage. ``question_words`` has the words a question is
+known by.
 """
 
 from __future__ import annotations
