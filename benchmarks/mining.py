@@ -62,8 +62,8 @@ def with_retrofit(folder: Path, queries: int, precision: str = "auto") -> list[l
     from retrofit.data.storage import RowReader
     from retrofit.data.training_data import TrainingData
     from retrofit.models.precision import EncodingSettings
+    from retrofit.models.search_model import SearchModel
     from retrofit.negatives.mining import mine
-    from retrofit.negatives.models import SearchModel
 
     source = PairSource.open(folder)
     data = TrainingData(

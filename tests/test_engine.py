@@ -21,12 +21,12 @@ from retrofit.data.storage import PairSource
 from retrofit.data.training_data import TrainingData
 from retrofit.engine import LOCAL, Engine, RayEngine
 from retrofit.errors import UserError
+from retrofit.models import embeddings
+from retrofit.models.embeddings import EmbeddingStore
 from retrofit.models.precision import EncodingSettings
-from retrofit.negatives import embeddings
-from retrofit.negatives.embeddings import EmbeddingStore
+from retrofit.models.search_model import SearchModel
 from retrofit.negatives.mined import MinedNegatives
 from retrofit.negatives.mining import mine
-from retrofit.negatives.models import SearchModel
 from retrofit.negatives.search import DenseSearch
 
 TEXTS = [f"text number {number} about {'lamps' if number % 2 else 'doors'}" for number in range(40)]

@@ -19,12 +19,12 @@ from retrofit.data.sampling import Mixture, SamplingPlan
 from retrofit.data.selection import select, strata
 from retrofit.data.storage import PairSource
 from retrofit.data.training_data import TrainingData
+from retrofit.models.embeddings import EmbeddingStore
 from retrofit.models.precision import EncodingSettings
-from retrofit.negatives.embeddings import EmbeddingStore
+from retrofit.models.search_model import SearchModel
 from retrofit.negatives.false_negatives import hidden_positives, rates
 from retrofit.negatives.mined import MinedNegatives
 from retrofit.negatives.mining import Miner, mine
-from retrofit.negatives.models import SearchModel
 from retrofit.negatives.pool import MiningPool
 
 Compose = Callable[..., dict[str, Any]]

@@ -16,10 +16,10 @@ from retrofit.data.storage import PairSource
 from retrofit.errors import UserError
 from retrofit.models.adapters import apply_adapter, merged_weights
 from retrofit.models.bi_encoder import BiEncoder
+from retrofit.models.embeddings import EmbeddingStore
 from retrofit.models.precision import EncodingSettings
-from retrofit.negatives.embeddings import EmbeddingStore
+from retrofit.models.search_model import SearchModel
 from retrofit.negatives.mining import Miner
-from retrofit.negatives.models import SearchModel
 from retrofit.negatives.pool import MiningPool
 from retrofit.training.refresh import CurrentNegatives, RefreshNegatives, steps_between
 

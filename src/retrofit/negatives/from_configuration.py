@@ -14,12 +14,12 @@ from retrofit.artefacts import write_json, write_text
 from retrofit.data.training_data import TrainingData, evaluation_sources
 from retrofit.engine import Engine
 from retrofit.instantiation import instantiate
+from retrofit.models.embeddings import EmbeddingStore
 from retrofit.models.precision import EncodingSettings
-from retrofit.negatives.embeddings import EmbeddingStore
+from retrofit.models.search_model import SearchModel
 from retrofit.negatives.false_negatives import hidden_positives, rates
 from retrofit.negatives.mined import MinedNegatives
 from retrofit.negatives.mining import Miner, mine, searched_pool
-from retrofit.negatives.models import SearchModel
 
 REPORT = "mining.json"
 FALSE_NEGATIVES = "false_negatives.csv"

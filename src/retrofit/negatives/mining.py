@@ -16,10 +16,11 @@ from retrofit.artefacts import ArtefactStore
 from retrofit.data.training_data import TrainingData
 from retrofit.engine import LOCAL, Engine
 from retrofit.models.bi_encoder import load_tokenizer
+from retrofit.models.embeddings import Embeddings, EmbeddingStore, Model
 from retrofit.models.precision import EncodingSettings
+from retrofit.models.search_model import SearchModel
 from retrofit.negatives.candidates import lexical_search, search_pool
 from retrofit.negatives.choice import choose, fill
-from retrofit.negatives.embeddings import Embeddings, EmbeddingStore, Model
 from retrofit.negatives.filters import (
     AtMost,
     Filter,
@@ -35,9 +36,9 @@ from retrofit.negatives.filters import (
 )
 from retrofit.negatives.fusion import fuse
 from retrofit.negatives.mined import MinedNegatives
-from retrofit.negatives.models import Reranker, Scorer, SearchModel, Similarity, lowest_scores, reordered, scored
 from retrofit.negatives.pool import MiningPool
 from retrofit.negatives.report import distributions, examples
+from retrofit.negatives.scoring import Reranker, Scorer, Similarity, lowest_scores, reordered, scored
 from retrofit.negatives.search import Candidates, DenseSearch
 
 STAGE = "negatives"

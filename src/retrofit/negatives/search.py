@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from retrofit.negatives.embeddings import Embeddings
+from retrofit.models.embeddings import Embeddings
 
 _PASSAGES_A_BLOCK = 4096
 _COLUMNS_A_GROUP = 16

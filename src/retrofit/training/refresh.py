@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 from retrofit.artefacts import ArtefactStore, is_complete
 from retrofit.errors import UserError
 from retrofit.models.bi_encoder import BiEncoder, Kind, Precision
-from retrofit.negatives.embeddings import EmbeddingStore
+from retrofit.models.embeddings import EmbeddingStore
 from retrofit.negatives.mined import MinedNegatives
 from retrofit.negatives.mining import Miner
 

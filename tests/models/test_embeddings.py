@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from retrofit.data.records import content_id
+from retrofit.models import embeddings
 from retrofit.models.bi_encoder import BiEncoder, Kind, Precision
+from retrofit.models.embeddings import Embeddings, EmbeddingStore
 from retrofit.models.precision import EncodingSettings
-from retrofit.negatives import embeddings
-from retrofit.negatives.embeddings import Embeddings, EmbeddingStore
 
 TEXTS = [f"text number {number} about {'lamps' if number % 2 else 'doors'}" for number in range(23)]
 ENCODING = EncodingSettings("float32", 256)
