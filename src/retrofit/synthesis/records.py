@@ -24,14 +24,15 @@ FAILURES: tuple[Failure, ...] = get_args(Failure)
 
 @dataclass(frozen=True, slots=True)
 class SourcePassage:
-    """A text that something is to be written for.
+    """A text that something is to be written for: a passage that wants queries, or a query that wants a passage.
 
     Attributes:
-        text: the passage; for the family ``document`` a real query.
+        text: the passage or the query.
         title: its title; empty where it has none.
         language: its language, as the source names it (``de``, ``zh-Hans``).
         group: the unit that is never divided between splits.
         source: where it comes from.
+        is_query: whether it is a query, which the family ``document`` alone is written for.
     """
 
     text: str
@@ -39,6 +40,7 @@ class SourcePassage:
     language: str
     group: str
     source: str
+    is_query: bool = False
 
     @property
     def passage_id(self) -> int:

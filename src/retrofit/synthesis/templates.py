@@ -39,24 +39,24 @@ class Facts:
         title: its title without what tells it from others of the same name; empty if unknown.
         keyphrases: its most telling phrases, best first, none of them part of the title.
         year: a year it mentions; empty if there is none.
-        person: whether it is about one.
+        person: whether the title names one; None where that is not known.
     """
 
     title: str
     keyphrases: tuple[str, ...]
     year: str = ""
-    person: bool = False
+    person: bool | None = False
 
     def slots(self) -> dict[str, Any]:
-        """Return the variables of a form; what is unknown is missing.
+        """Return the variables of a form but for ``person``; what is unknown is missing.
 
-        ``title``, ``year``, ``person`` as above; ``topic`` is the title or else the best keyphrase; ``keyphrase`` and
+        ``title`` and ``year`` as above; ``topic`` is the title or else the best keyphrase; ``keyphrase`` and
         ``other_keyphrase`` are the two best that are not the topic.
         """
         phrases = [self.title, *self.keyphrases] if self.title else list(self.keyphrases)
         named = dict(zip(("topic", "keyphrase", "other_keyphrase"), phrases, strict=False))
         optional = {name: value for name, value in (("title", self.title), ("year", self.year)) if value}
-        return {"person": self.person, **named, **optional}
+        return {**named, **optional}
 
 
 class Language:
@@ -77,12 +77,21 @@ class Language:
         self.question_words = frozenset(self._render("question_words", {}).casefold().split())
 
     def forms(self, family: Family, facts: Facts) -> list[tuple[int, str]]:
-        """Return the forms of a family that fit what is known, each with its line's number from 1."""
+        """Return the forms of a family that fit what is known, each with its line's number from 1.
+
+        Where it is not known whether the title names a person, these are the lines that say the same either way.
+        """
         if family in _FORMLESS:
             return []
-        lines = self._render(family, facts.slots()).removeprefix("\n").splitlines()
-        numbered = enumerate((" ".join(line.split()) for line in lines), start=1)
-        return [(number, line) for number, line in numbered if line and _MISSING not in line]
+        known = (True, False) if facts.person is None else (facts.person,)
+        either = [self._lines(family, {**facts.slots(), "person": person}) for person in known]
+        numbered = enumerate(zip(*either, strict=True), start=1)
+        return [(number, line) for number, (line, *others) in numbered if line and all(line == o for o in others)]
+
+    def _lines(self, family: Family, slots: Mapping[str, Any]) -> list[str]:
+        """Return the lines of a block, those with a slot that is not filled empty."""
+        lines = self._render(family, slots).removeprefix("\n").splitlines()
+        return ["" if _MISSING in line else " ".join(line.split()) for line in lines]
 
     def prompt(self, family: Family, text: str) -> str:
         """Return what a language model is asked: the instruction of a family, and the text it is about."""

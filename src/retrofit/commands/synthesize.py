@@ -1,0 +1,31 @@
+"""``retrofit synthesize``: queries written for passages, filtered, and shown beside real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_paths
+
+
+@command("synthesize")
+def main(config: DictConfig) -> None:
+    """Build the synthetic data source of a configuration unless the cache holds it, and show what came out."""
+    quiet_libraries()
+    from retrofit.analysis.synthesis_report import show_synthesis, write_synthesis_report
+    from retrofit.artefacts import fingerprint
+    from retrofit.synthesis.from_configuration import synthesize_and_compare
+
+    resolved = as_dictionary(config)
+    named = as_dictionary(without_paths(config))
+    del named["engine"]  # where it is written, not what
+    folder = Path(resolved["paths"]["runs"]) / "synthesis" / fingerprint(named)
+    folder.mkdir(parents=True, exist_ok=True)
+    synthesize_and_compare(resolved, folder)
+    write_synthesis_report(folder)
+    show_synthesis(folder)
+
+
+if __name__ == "__main__":
+    main()
