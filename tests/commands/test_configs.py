@@ -23,12 +23,17 @@ from retrofit.training.configuration import check
 Compose = Callable[..., dict[str, Any]]
 CONF = configuration_folder()
 SOURCE = Path(__file__).parents[2] / "src" / "retrofit"
-GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+GROUPS = sorted({path.parent.name for path in CONF.glob("*/*.yaml")})  # templates of queries are no group
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 # What only goes with another choice.
 WITH = {("adapter", "full"): ["anchor=none"]}
 # What is chosen for a part of another group, and not at the top.
-PARTS = {"reranker": "negatives.mined.reranker", "veto": "negatives.mined.veto"}
+PARTS = {
+    "reranker": "negatives.mined.reranker",
+    "veto": "negatives.mined.veto",
+    "passages": "data_source.passages.leads",
+    "generator": "data_source.generator",
+}
 
 
 def chosen(group: str, option: str) -> list[str]:
@@ -36,16 +41,19 @@ def chosen(group: str, option: str) -> list[str]:
     if (group, option) == ("model", "sentence_transformer"):  # a model to mine with
         return ["negatives=dense_filtered", f"model@negatives.mined.model={option}"]
     if group in PARTS:
-        return ["negatives=dense_filtered", f"{group}@{PARTS[group]}={option}"]
+        whole = "negatives=dense_filtered" if PARTS[group].startswith("negatives") else "data_source=synthetic"
+        return [whole, f"{group}@{PARTS[group]}={option}"]
     return [f"{group}={option}", *WITH.get((group, option), [])]
 
 
 def part(config: dict[str, Any], group: str, option: str) -> dict[str, Any]:
     """What a chosen option of a group says."""
-    mined = config["negatives"]["mined"]
     if (group, option) == ("model", "sentence_transformer"):
-        return mined["model"]
-    return mined[group] if group in PARTS else config[group]
+        return config["negatives"]["mined"]["model"]
+    found: Any = config
+    for key in PARTS.get(group, group).split("."):
+        found = found[key]
+    return found
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -119,7 +127,7 @@ def test_every_optimizer_instantiates(train_config: Compose, option: str) -> Non
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
 def test_options_of_a_group_have_the_same_keys(train_config: Compose, group: str, option: str) -> None:
-    if group in ("experiment", "engine"):  # a process here needs nothing, a cluster much
+    if group in ("experiment", "engine", "passages", "generator"):  # of different kinds, and needing different things
         return
     first = next(other for name, other in OPTIONS if name == group)
     ours, theirs = (
@@ -177,7 +185,7 @@ def retrofit(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "inspect", "mine", "search"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "inspect", "mine", "search", "synthesize"])
 def test_help_and_job_configuration_print_and_leave_nothing(tmp_path: Path, command: str) -> None:
     shown = retrofit(tmp_path, command, "--help")
     assert shown.returncode == 0, shown.stderr

@@ -161,8 +161,9 @@ def _slot(words: tuple[str, ...]) -> int:
 
 
 def _tells(word: str) -> bool:
-    """Return whether a word can carry a phrase: numbers and abbreviations of one or two letters cannot."""
-    return len(word) > 2 and not word.isdigit()
+    """Return whether a word can carry a phrase: numbers and abbreviations cannot."""
+    shortest = 2 if word[0] > "\u2e80" else 3  # a kanji says more than a letter
+    return len(word) >= shortest and not word.isdigit()
 
 
 def _weight(words: tuple[str, ...], times: int, total: int, holding: Counter[str]) -> float:
