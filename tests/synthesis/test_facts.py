@@ -37,7 +37,9 @@ def test_the_title_and_its_words_are_no_keyphrases() -> None:
 
 
 def test_an_article_before_an_apostrophe_is_no_part_of_its_noun() -> None:
-    others = [passage(f"le jour {n} est beau dans l'ouest de la ville et l'eau y est bonne", language="fr") for n in "ab"]
+    others = [
+        passage(f"le jour {n} est beau dans l'ouest de la ville et l'eau y est bonne", language="fr") for n in "ab"
+    ]
     found = facts(passage("l'aviation est utile", language="fr"), *others)
     assert "aviation" in found.keyphrases
     assert facts(passage("the landlord's certificate")).keyphrases[0] in ("landlord's", "certificate")
@@ -57,7 +59,13 @@ def test_words_are_common_within_their_own_source() -> None:
 
 @pytest.mark.parametrize(
     ("text", "year"),
-    [("In 1903 and 1911.", "1903"), ("It costs 1,500 or 1500.75", ""), ("room A1903", ""), ("2004年に", "2004"), ("", "")],
+    [
+        ("In 1903 and 1911.", "1903"),
+        ("It costs 1,500 or 1500.75", ""),
+        ("room A1903", ""),
+        ("2004年に", "2004"),
+        ("", ""),
+    ],
 )
 def test_the_first_year(text: str, year: str) -> None:
     assert facts(passage(text + " x")).year == ("" if text.startswith("2004") else year)

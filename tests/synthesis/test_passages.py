@@ -1,0 +1,124 @@
+"""Passages: read from rows, BEIR folders and data sources, and never what a held-out split is measured on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrofit.artefacts import default_cache
+from retrofit.data.embedded import leads
+from retrofit.data.embedded.corpus import SALT
+from retrofit.data.splits import split_of
+from retrofit.errors import UserError
+from retrofit.synthesis.passages import folder_passages, lead_passages, read_all, source_texts
+
+COLUMNS: dict[str, str | None] = {"text": "text", "title": "title", "language": "lang", "group": "group"}
+
+
+def write_jsonl(path: Path, *rows: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def read(path: Path, language: str | None = None, columns: dict[str, str | None] = COLUMNS) -> list[Any]:
+    found = folder_passages(name="mine", path=str(path), columns=columns, language=language)
+    return list(found.read())
+
+
+def test_rows_are_passages_each_text_once_in_a_language(tmp_path: Path) -> None:
+    write_jsonl(
+        tmp_path / "notes.jsonl",
+        {"text": "eins zwei", "title": "Eins  (Zahl)", "lang": "de", "group": 7},
+        {"text": "eins zwei", "lang": "de"},
+        {"text": "eins zwei", "lang": "en"},
+        {"text": "three"},
+    )
+    found = read(tmp_path / "notes.jsonl", "en")
+    assert [(item.text, item.title, item.language) for item in found] == [
+        ("eins zwei", "Eins (Zahl)", "de"), ("eins zwei", "", "en"), ("three", "", "en"),
+    ]  # fmt: skip
+    assert found[0].group == "7"
+    assert found[1].group == f"{found[1].passage_id:016x}"
+    assert {item.source for item in found} == {"mine"}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"title": "t"}, "row 2, field text: missing field"),
+        ({"text": " "}, "row 2, field text: only white space"),
+        ({"text": "a\0b"}, "row 2, field text: NUL"),
+        ({"text": "good", "lang": "not a code"}, "row 2, field language: malformed language"),
+        ({"text": "good", "title": 3}, "row 2, field title: not a text"),
+    ],
+)
+def test_a_bad_row_is_one_clear_line(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    write_jsonl(tmp_path / "notes.jsonl", {"text": "first"}, row)
+    with pytest.raises(UserError, match=said):
+        read(tmp_path / "notes.jsonl", "en")
+
+
+def test_a_missing_path_and_a_missing_language_name_their_key(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data_source.passages.\*.path=.*: no such file"):
+        read(tmp_path / "nothing")
+    write_jsonl(tmp_path / "notes.jsonl", {"text": "first"})
+    with pytest.raises(UserError, match=r"row 1, field language: malformed language"):
+        read(tmp_path / "notes.jsonl")
+
+
+def test_documents_that_answer_a_held_out_query_are_left_out(tmp_path: Path) -> None:
+    write_jsonl(
+        tmp_path / "set" / "corpus.jsonl",
+        *({"_id": f"d{number}", "text": f"text {number}", "title": "", "lang": "en"} for number in range(5)),
+    )
+    write_jsonl(tmp_path / "set" / "queries.jsonl", {"_id": "q", "text": "which?", "lang": "en"})
+    qrels = tmp_path / "set" / "qrels"
+    qrels.mkdir()
+    for split, rows in {"test": "q\td1\t1\nq\td2\t0\n", "dev": "q\td3\t1\n", "train": "q\td4\t1\n"}.items():
+        (qrels / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + rows, encoding="utf-8")
+    assert [item.text for item in read(tmp_path / "set")] == ["text 0", "text 2", "text 4"]
+    for path in qrels.iterdir():
+        path.unlink()
+    assert len(read(tmp_path / "set")) == 5
+
+
+def test_a_change_of_the_files_changes_the_identity(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "notes.jsonl", {"text": "first"})
+    made = [folder_passages(name="mine", path=str(tmp_path), columns=COLUMNS, language="en").identity]
+    write_jsonl(tmp_path / "notes.jsonl", {"text": "second"})
+    made.append(folder_passages(name="mine", path=str(tmp_path), columns=COLUMNS, language="en").identity)
+    assert made[0] != made[1]
+
+
+def test_passages_and_queries_of_a_source_are_those_that_train(corpus: Path) -> None:
+    passages = list(source_texts(pairs=corpus, tasks=["field_help"], languages=["de"], queries=False).read())
+    queries = list(source_texts(pairs=corpus, tasks=["field_help"], languages=["de"], queries=True).read())
+    assert passages
+    assert queries
+    assert {item.language for item in passages} == {"de"}
+    assert all(item.is_query for item in queries)
+    assert not any(item.is_query for item in passages)
+    assert all(" train " in item.text for item in queries)
+    with pytest.raises(UserError, match=r"data_source.passages.\*.tasks"):
+        list(source_texts(pairs=corpus, tasks=["no_such"], languages=None, queries=False).read())
+
+
+def test_parts_are_read_as_one_and_nothing_is_an_error(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", {"text": "first"}, {"text": "second"})
+    part = folder_passages(name="mine", path=str(tmp_path), columns=COLUMNS, language="en")
+    assert len(read_all({"a": part, "b": part})) == 2
+    with pytest.raises(UserError, match=r"data_source\.passages: no text in no part"):
+        read_all({})
+
+
+@pytest.mark.embedded
+@pytest.mark.network
+def test_leads_are_of_articles_that_train() -> None:
+    found = list(lead_passages(languages=["es"], cache=default_cache()).read())
+    assert len(found) > 4_000
+    assert {item.language for item in found} == {"es"}
+    assert all(split_of(item.group, salt=SALT) == "train" for item in found)
+    assert all(len(item.text) >= leads.MIN_PASSAGE_CHARACTERS for item in found)
