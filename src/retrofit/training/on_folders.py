@@ -10,6 +10,7 @@ import yaml
 
 from retrofit.artefacts import ArtefactStore, fingerprint, write_text
 from retrofit.errors import UserError
+from retrofit.evaluation.evaluate import write_results
 from retrofit.evaluation.suites import evaluate_tasks
 from retrofit.evaluation.summary import metrics_frame
 from retrofit.evaluation.tasks import folder_fingerprint, tasks_from_beir
@@ -22,6 +23,8 @@ from retrofit.training.run_folder import RunFolder
 
 def evaluate_on_folders(config: Mapping[str, Any]) -> Iterator[Path]:
     """Measure every run on every folder and yield ``<run>/evaluation_<folder>.csv``, long form like ``metrics.csv``.
+
+    Beside it stand the scores of every query, ``evaluation_<folder>_<model>.parquet``.
 
     What was measured before on the same weights and texts is read from the cache.
 
@@ -55,6 +58,9 @@ def evaluate_on_folders(config: Mapping[str, Any]) -> Iterator[Path]:
                 for name, encoder in encoders.items()
             }
             metrics = metrics_frame(results, trained_on=())
-            table = path / f"evaluation_{folder.resolve().name}.csv"
+            name = folder.resolve().name
+            for measured, scores in results.items():
+                write_results(path / f"evaluation_{name}_{measured}.parquet", scores)
+            table = path / f"evaluation_{name}.csv"
             write_text(table, metrics.to_csv(index=False, float_format="%.6f"))
             yield table

@@ -1,0 +1,200 @@
+"""Runs that differ in one thing, against a reference, seed by seed and query by query.
+
+Intervals come from a bootstrap that draws seeds, and queries within every task and language, anew; p-values from
+flipping the signs of the queries' mean differences (two-sided), corrected over the comparisons of a group by Holm's
+method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from retrofit.errors import UserError
+
+CELL = ["suite", "task", "query_language", "document_language"]
+METRIC = "ndcg_at_10"
+RESAMPLES = 2_000
+FLIPS = 10_000
+
+_FLIPS_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What runs with several options of one thing came to.
+
+    Attributes:
+        runs: a row for each group, option and seed: ``base``, the metric and the ``gain``.
+        differences: a row for each group and option but the reference: mean ``difference`` to it, ``low`` and ``high``
+            (95%), ``seeds_up``, ``p`` and ``p_holm``.
+    """
+
+    runs: pd.DataFrame
+    differences: pd.DataFrame
+
+
+def finished_runs(folder: Path, name_of: Callable[[Mapping[str, Any]], str]) -> dict[tuple[str, int], Path]:
+    """Return the finished runs of an experiment by option and seed.
+
+    Args:
+        folder: holds the run folders.
+        name_of: tells the option from a run's configuration.
+
+    Raises:
+        UserError: there is none, or there are two of the same option and seed.
+    """
+    runs: dict[tuple[str, int], Path] = {}
+    for path in sorted(folder.iterdir()):
+        if (path / "metrics.csv").exists():
+            config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+            key = (name_of(config), int(config["seed"]))
+            if key in runs:
+                raise UserError(f"{runs[key]} and {path} are both {key[0]} with seed {key[1]}; move one away")
+            runs[key] = path
+    if not runs:
+        raise UserError(f"{folder}: no finished run")
+    return runs
+
+
+def compare_runs(
+    runs: Mapping[tuple[str, int], Path], reference: str, column: str, folders: Iterable[str] = ()
+) -> Comparison:
+    """Return runs against those of the reference option.
+
+    A group is a suite; the suite ``held_out`` is two, by whether the reference was trained in the query's language.
+
+    Args:
+        runs: by option and seed. Options that lack a seed of the reference are left out.
+        reference: the option that the others are compared with.
+        column: what the options are options of; names their column.
+        folders: names of BEIR folders that ``retrofit evaluate`` measured all runs on.
+
+    Raises:
+        UserError: the reference has no run, or a run was not measured on a folder.
+    """
+    seeds = sorted(seed for name, seed in runs if name == reference)
+    if not seeds:
+        raise UserError(f"no finished run of {reference}, which the others are compared with")
+    found = dict.fromkeys(name for name, _ in runs)
+    names = [name for name in found if all((name, seed) in runs for seed in seeds)]
+    names.sort(key=lambda name: (name != reference, name))
+    groups = _groups(runs[reference, seeds[0]], folders)
+    base = _scores(runs[reference, seeds[0]], "base", folders).merge(groups, on=CELL)
+    scores = {(name, seed): _scores(runs[name, seed], "retrofitted", folders) for name in names for seed in seeds}
+    generator = np.random.default_rng(0)
+    table: list[dict[str, Any]] = []
+    compared: list[dict[str, Any]] = []
+    for group in sorted(groups["group"].unique()):
+        frame = base[base["group"] == group].reset_index(drop=True)
+        keys = [*CELL, "query_id"]
+        of_run = {
+            run: frame[keys].merge(found, on=keys, validate="one_to_one", how="left")[METRIC].to_numpy()
+            for run, found in scores.items()
+        }
+        start = weighted_mean(frame, frame[METRIC].to_numpy())
+        for (name, seed), values in sorted(of_run.items()):
+            mean = weighted_mean(frame, values)
+            row = {"group": group, column: name, "seed": seed, "base": start, METRIC: mean}
+            table.append({**row, "gain": mean - start})
+        rows = []
+        for name in names[1:]:
+            differences = np.stack([of_run[name, seed] - of_run[reference, seed] for seed in seeds])
+            low, high = bootstrap_interval(differences, frame, generator)
+            by_seed = [weighted_mean(frame, difference) for difference in differences]
+            rows.append(
+                {"group": group, column: name, "against": reference, "seeds": len(seeds), "queries": len(frame),
+                 "difference": float(np.mean(by_seed)), "low": low, "high": high,
+                 "seeds_up": sum(value > 0 for value in by_seed),
+                 "p": sign_flip_p(differences.mean(axis=0), frame, generator)}
+            )  # fmt: skip
+        for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
+            row["p_holm"] = corrected
+        compared += rows
+    return Comparison(pd.DataFrame(table), pd.DataFrame(compared))
+
+
+def interpolations(runs: Mapping[tuple[str, int], Path], column: str) -> pd.DataFrame:
+    """Return the mean ``gain`` and ``retention`` on validation of each option at each weight that was tried."""
+    tried = [
+        pd.read_csv(path / "interpolation.csv").assign(**{column: name, "seed": seed})
+        for (name, seed), path in runs.items()
+    ]
+    return pd.concat(tried).groupby([column, "weight"])[["gain", "retention"]].mean().reset_index()
+
+
+def query_weights(frame: pd.DataFrame) -> np.ndarray:
+    """Return what each query counts, float64 ``[queries]``: a mean over tasks, of means over languages, of queries."""
+    in_cell = frame.groupby(CELL)["query_id"].transform("size").to_numpy()
+    cells = frame.drop_duplicates(CELL).groupby("task").size()
+    weights: np.ndarray = 1 / in_cell / frame["task"].map(cells).to_numpy() / len(cells)
+    return weights
+
+
+def weighted_mean(frame: pd.DataFrame, values: np.ndarray) -> float:
+    """Return the mean over tasks of the mean over the task's language pairs of the mean over their queries."""
+    return float(values @ query_weights(frame))
+
+
+def bootstrap_interval(
+    differences: np.ndarray, frame: pd.DataFrame, generator: np.random.Generator
+) -> tuple[float, float]:
+    """Return the 95% interval of the weighted mean of differences, float ``[seeds, queries]``."""
+    weights = query_weights(frame)
+    sums = np.zeros((RESAMPLES, len(differences)))
+    for queries in frame.groupby(CELL).indices.values():
+        counts = generator.multinomial(len(queries), np.full(len(queries), 1 / len(queries)), RESAMPLES)
+        sums += counts @ (differences[:, queries] * weights[queries]).T
+    seeds = generator.integers(len(differences), size=(RESAMPLES, len(differences)))
+    means = np.take_along_axis(sums, seeds, axis=1).mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def sign_flip_p(differences: np.ndarray, frame: pd.DataFrame, generator: np.random.Generator) -> float:
+    """Return the two-sided p-value of the weighted mean of differences, float ``[queries]``, under random signs."""
+    values = differences * query_weights(frame)
+    observed, beyond = abs(values.sum()), 0
+    for _ in range(FLIPS // _FLIPS_AT_ONCE):
+        signs = generator.integers(0, 2, size=(_FLIPS_AT_ONCE, len(values)), dtype=np.int8) * 2 - 1
+        beyond += int((np.abs(signs @ values) >= observed - 1e-12).sum())
+    return (beyond + 1) / (FLIPS + 1)
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Return p-values corrected for their number by Holm's step-down method (1979), in their order."""
+    corrected = [0.0] * len(p_values)
+    rising = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        rising = max(rising, min(1.0, p_values[place] * (len(p_values) - rank)))
+        corrected[place] = rising
+    return corrected
+
+
+def _groups(path: Path, folders: Iterable[str]) -> pd.DataFrame:
+    """Return the cells of a run with the group they are reported under."""
+    tables = [pd.read_csv(path / "metrics.csv"), *(_read_folder(path, name) for name in folders)]
+    cells = pd.concat(tables).query(f"metric == '{METRIC}' and model == 'base'")
+    seen = cells.groupby(["suite", "query_language"])["seen_in_training"].transform("any")
+    held_out = cells["suite"] == "held_out"
+    cells["group"] = cells["suite"].where(~held_out, np.where(seen, "held_out, seen", "held_out, unseen"))
+    return cells[[*CELL, "group"]]
+
+
+def _read_folder(path: Path, name: str) -> pd.DataFrame:
+    table = path / f"evaluation_{name}.csv"
+    if not table.exists():
+        raise UserError(f"{path}: not measured on {name}; retrofit evaluate runs=[{path}] folders=[{name}]")
+    return pd.read_csv(table)
+
+
+def _scores(path: Path, model: str, folders: Iterable[str]) -> pd.DataFrame:
+    """Return the metric of every query of a run's model."""
+    files = [path / f"queries_{model}.parquet", *(path / f"evaluation_{name}_{model}.parquet" for name in folders)]
+    return pd.concat([pd.read_parquet(file, columns=[*CELL, "query_id", METRIC]) for file in files])

@@ -1,0 +1,148 @@
+"""Comparisons of runs: against naive arithmetic, and against what is known of the statistics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrofit.analysis.comparison import (
+    bootstrap_interval,
+    compare_runs,
+    finished_runs,
+    holm,
+    query_weights,
+    sign_flip_p,
+    weighted_mean,
+)
+from retrofit.errors import UserError
+
+METRIC = "ndcg_at_10"
+
+
+def queries(per_cell: int = 40, suites: tuple[str, ...] = ("held_out", "retention_leads")) -> pd.DataFrame:
+    rows = [
+        (suite, task, language, language, number)
+        for suite in suites
+        for task, languages in {"help": ("de", "en"), "title": ("de",)}.items()
+        for language in languages
+        for number in range(per_cell if language == "de" else per_cell // 2)
+    ]
+    return pd.DataFrame(rows, columns=["suite", "task", "query_language", "document_language", "query_id"])
+
+
+def write_run(folder: Path, option: str, seed: int, gain: float, noise: float = 0.05) -> Path:
+    """A finished run whose scores are the base's plus a gain and some noise."""
+    path = folder / f"{option}-{seed}"
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(yaml.safe_dump({"option": option, "seed": seed}), encoding="utf-8")
+    frame = queries()
+    base = np.random.default_rng(0).uniform(0.2, 0.8, len(frame))
+    scores = {"base": base, "retrofitted": base + gain + np.random.default_rng(seed).normal(0, noise, len(frame))}
+    for model, values in scores.items():
+        frame.assign(**{METRIC: values}).to_parquet(path / f"queries_{model}.parquet")
+        folder_frame = queries(suites=("pages",)).assign(**{METRIC: 0.5 if model == "base" else 0.5 - gain})
+        folder_frame.to_parquet(path / f"evaluation_pages_{model}.parquet")
+    cells = frame.drop(columns="query_id").drop_duplicates()
+    cells = cells.assign(metric=METRIC, model="base", seen_in_training=cells["query_language"] == "de")
+    cells.to_csv(path / "metrics.csv", index=False)
+    pages = cells[cells["suite"] == "held_out"].assign(suite="pages")
+    pages.to_csv(path / "evaluation_pages.csv", index=False)
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> dict[tuple[str, int], Path]:
+    for seed in range(3):
+        for option, gain in {"real": 0.0, "same": 0.0, "better": 0.05}.items():
+            write_run(tmp_path, option, seed, gain)
+    write_run(tmp_path, "incomplete", 0, 0.5)
+    return finished_runs(tmp_path, lambda config: str(config["option"]))
+
+
+def test_a_difference_is_found_and_none_is_not_invented(runs: dict[tuple[str, int], Path]) -> None:
+    found = compare_runs(runs, "real", "source", ["pages"]).differences.set_index(["group", "source"])
+    assert set(found.index) == {
+        (group, name)
+        for group in ("held_out, seen", "held_out, unseen", "pages", "retention_leads")
+        for name in ("better", "same")
+    }
+    for group in ("held_out, seen", "held_out, unseen", "retention_leads"):
+        better = found.loc[(group, "better")]
+        assert better["difference"] == pytest.approx(0.05, abs=0.01)
+        assert better["low"] <= better["difference"] <= better["high"]
+        assert better["low"] > 0
+        assert better["p_holm"] < 0.01
+        assert better["seeds_up"] == 3
+        same = found.loc[(group, "same")]
+        assert same["difference"] == 0 == same["low"] == same["high"]
+        assert same["p_holm"] == 1
+    assert found.loc[("pages", "better"), "difference"] == pytest.approx(-0.05)
+
+
+def test_runs_are_listed_with_their_gain(runs: dict[tuple[str, int], Path]) -> None:
+    table = compare_runs(runs, "real", "source").runs
+    assert len(table) == 3 * 3 * 3
+    assert (table["gain"] - (table[METRIC] - table["base"])).abs().max() < 1e-12
+    naive = pd.read_parquet(runs["better", 1] / "queries_retrofitted.parquet").query("suite == 'retention_leads'")
+    cells = naive.groupby(["task", "query_language"])[METRIC].mean()
+    row = table.query("group == 'retention_leads' and source == 'better' and seed == 1")
+    assert row[METRIC].item() == pytest.approx(cells.groupby("task").mean().mean())
+
+
+def test_what_is_missing_is_said(runs: dict[tuple[str, int], Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished run of nothing"):
+        compare_runs(runs, "nothing", "source")
+    with pytest.raises(UserError, match="not measured on elsewhere; retrofit evaluate runs="):
+        compare_runs(runs, "real", "source", ["elsewhere"])
+    with pytest.raises(UserError, match="no finished run"):
+        finished_runs(runs["real", 0], lambda config: "")
+    with pytest.raises(UserError, match="are both one with seed 0"):
+        finished_runs(tmp_path, lambda config: "one")
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1, max_size=40))
+def test_weights_sum_to_one_and_give_the_mean_of_means(cells: list[tuple[str, str]]) -> None:
+    frame = pd.DataFrame(cells, columns=["task", "query_language"])
+    frame = frame.assign(suite="s", document_language=frame["query_language"], query_id=range(len(frame)))
+    assert query_weights(frame).sum() == pytest.approx(1)
+    values = np.arange(len(frame), dtype=float)
+    means = frame.assign(value=values).groupby(["task", "query_language"])["value"].mean()
+    assert weighted_mean(frame, values) == pytest.approx(means.groupby("task").mean().mean())
+
+
+def test_an_interval_covers_as_often_as_it_says() -> None:
+    frame = queries(20, ("held_out",))
+    covered = 0
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        # One seed only, for with few of them the bootstrap over seeds is known to be narrow.
+        low, high = bootstrap_interval(generator.normal(0.1, 1, (1, len(frame))), frame, generator)
+        covered += low <= 0.1 <= high
+    assert 50 <= covered <= 60
+
+
+def test_p_values_are_small_for_an_effect_and_uniform_without() -> None:
+    frame = queries(20, ("held_out",))
+    generator = np.random.default_rng(0)
+    none = [sign_flip_p(generator.normal(0, 1, len(frame)), frame, generator) for _ in range(40)]
+    assert 0.25 < np.mean(none) < 0.75
+    assert sign_flip_p(generator.normal(2, 1, len(frame)), frame, generator) < 0.001
+
+
+def naive_holm(p_values: list[float]) -> list[Any]:
+    ordered = sorted(p_values)
+    steps = [min(1.0, (len(ordered) - k) * p) for k, p in enumerate(ordered)]
+    return [max(steps[: k + 1]) for k in range(len(steps))]
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_is_the_textbooks(p_values: list[float]) -> None:
+    assert sorted(holm(p_values)) == naive_holm(p_values)
+    assert all(corrected >= p for corrected, p in zip(holm(p_values), p_values, strict=True))
