@@ -1,0 +1,41 @@
+"""Runs that differ in where their pairs come from, against those with real pairs alone.
+
+    python experiments/data_source/compare.py runs/data_source
+
+Writes ``runs.csv`` (nDCG@10 of every run), ``comparison.csv`` (differences to the real pairs with 95% intervals)
+and ``interpolation.csv`` (validation gain by distance from the base) beside this file; ``README.md`` has the
+commands of the runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from retrofit.analysis.comparison import compare_runs, finished_runs, interpolations
+
+HERE = Path(__file__).parent
+FOLDERS = ("omosqa", "xquad")
+
+
+def name_of(config: Mapping[str, Any]) -> str:
+    """Return where the pairs of a run come from."""
+    source = config["data_source"]
+    if source["name"] == "synthetic":
+        return "synthetic_of_real_passages" if "from" in source["passages"]["leads"] else "synthetic"
+    return {"embedded": "real", "real_and_synthetic": "both"}[source["name"]]
+
+
+def main(folder: Path) -> None:
+    runs = finished_runs(folder, name_of)
+    compared = compare_runs(runs, "real", "data_source", FOLDERS)
+    compared.runs.round(4).to_csv(HERE / "runs.csv", index=False)
+    compared.differences.round(4).to_csv(HERE / "comparison.csv", index=False)
+    interpolations(runs, "data_source").round(4).to_csv(HERE / "interpolation.csv", index=False)
+    print(compared.differences.round(4).to_string())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
