@@ -85,7 +85,7 @@ def language_bars(languages: pd.DataFrame, name: str) -> str:
         axes.set_xlabel("nDCG@10")
         axes.grid(visible=False, axis="y")
         axes.tick_params(length=0)
-        return _svg(figure, name, "nDCG@10 of each language before and after the retrofit")
+        return svg(figure, name, "nDCG@10 of each language before and after the retrofit")
 
 
 def interpolation_curve(candidates: pd.DataFrame, name: str) -> str:
@@ -113,7 +113,7 @@ def interpolation_curve(candidates: pd.DataFrame, name: str) -> str:
         axes.margins(0.18)
         axes.set_xlabel("retention: change on what must not be forgotten")
         axes.set_ylabel("gain of nDCG@10")
-        return _svg(figure, name, "Gain against retention for each interpolation weight")
+        return svg(figure, name, "Gain against retention for each interpolation weight")
 
 
 def loss_curve(curve: pd.DataFrame, name: str) -> str:
@@ -132,7 +132,7 @@ def loss_curve(curve: pd.DataFrame, name: str) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("step")
         axes.set_ylabel("loss")
-        return _svg(figure, name, "Training loss by step")
+        return svg(figure, name, "Training loss by step")
 
 
 def count_bars(counts: dict[str, int], what: str, name: str) -> str:
@@ -159,7 +159,7 @@ def count_bars(counts: dict[str, int], what: str, name: str) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
         axes.grid(visible=False, axis="y")
         axes.tick_params(length=0)
-        return _svg(figure, name, f"Number of {what}")
+        return svg(figure, name, f"Number of {what}")
 
 
 def length_histogram(bins: list[str], queries: list[int], passages: list[int], name: str) -> str:
@@ -183,7 +183,7 @@ def length_histogram(bins: list[str], queries: list[int], passages: list[int], n
         axes.set_ylabel("% of texts")
         axes.grid(visible=False, axis="x")
         axes.tick_params(length=0)
-        return _svg(figure, name, "Lengths of queries and passages in tokens")
+        return svg(figure, name, "Lengths of queries and passages in tokens")
 
 
 def signed(value: float, digits: int = 4) -> str:
@@ -192,19 +192,20 @@ def signed(value: float, digits: int = 4) -> str:
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
+def svg(figure: Figure, name: str, label: str) -> str:
+    """Return a figure as SVG for a page: accessible by its label, and with identifiers of its own."""
     buffer = io.StringIO()
     nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].strip()
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].strip()
     # Inside a page the namespaces are known, and identifiers must not meet those of another figure.
-    svg = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|font-family: [^;]*; ", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r'(<svg\b[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg\b[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|font-family: [^;]*; ", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r'(<svg\b[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg\b[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
     for drawn, wanted in PAGE_COLOURS.items():
-        svg = svg.replace(drawn, wanted)
-    return svg
+        text = text.replace(drawn, wanted)
+    return text

@@ -10,7 +10,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from retrofit.analysis.figures import BASE, SEEN, STYLE, _svg
+from retrofit.analysis.figures import BASE, SEEN, STYLE, svg
 from retrofit.analysis.pages import words
 
 _WIDTH = 3.4  # inches: four of them stand side by side, or below each other on a phone
@@ -43,7 +43,7 @@ def share_bars(shares: pd.DataFrame, name: str, label: str) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         axes.grid(visible=False, axis="y")
         axes.tick_params(length=0)
-        return _svg(figure, name, html.escape(label))
+        return svg(figure, name, html.escape(label))
 
 
 def _cut(text: str) -> str:
