@@ -24,7 +24,7 @@ def name_of(config: Mapping[str, Any]) -> str:
     """Return where the pairs of a run come from."""
     source = config["data_source"]
     if source["name"] == "synthetic":
-        return "synthetic_of_real_passages" if "from" in source["passages"]["leads"] else "synthetic"
+        return "synthetic_of_real_passages" if "source" in source["passages"]["leads"] else "synthetic"
     return {"embedded": "real", "real_and_synthetic": "both"}[source["name"]]
 
 

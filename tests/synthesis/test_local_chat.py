@@ -86,7 +86,7 @@ def local_chat(folder: Path | str | None, **changes: Any) -> LocalChat:
 
 def replies(chat: ChatModel, prompts: Sequence[str] = PROMPTS, engine: Engine = LOCAL) -> list[Reply]:
     """The replies in the order of the prompts, each exactly once."""
-    found = list(chat.replies(prompts, engine))
+    found = list(chat.replies([(prompt,) for prompt in prompts], engine))
     assert sorted(position for position, _ in found) == list(range(len(prompts)))
     return [reply for _, reply in sorted(found, key=lambda pair: pair[0])]
 
@@ -165,6 +165,19 @@ def test_a_chat_template_is_used_where_there_is_one(folder: Path, tmp_path: Path
     assert counts == [reply.prompt_tokens + len("Hi: ") - len("\n\n") for reply in replies(without)]
 
 
+def test_turns_are_told_apart_by_a_chat_template_and_are_paragraphs_without(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "chat"
+    shutil.copytree(folder, copy)
+    template = "<s>{% for turn in messages %}{{ turn.role[0] }}:{{ turn.content }};{% endfor %}"
+    (copy / "chat_template.jinja").write_text(template, encoding="utf-8")
+    turns = ("one", '{"text": "x"}', "two")
+    ((_, reply),) = local_chat(copy).replies([turns], LOCAL)
+    assert reply.prompt_tokens == len('Su:one;a:{"text": "x"};u:two;')
+    ((_, reply),) = local_chat(folder).replies([turns], LOCAL)
+    assert reply.prompt_tokens == len('Sone\n\n{"text": "x"}\n\ntwo')
+    assert list(local_chat(folder).replies([turns], LOCAL)) != list(local_chat(folder).replies([("one two",)], LOCAL))
+
+
 def test_identity_says_what_replies_depend_on(folder: Path, tmp_path: Path) -> None:
     greedy = local_chat(folder).identity
     assert json.loads(json.dumps(greedy)) == greedy
@@ -222,7 +235,7 @@ def test_folders_without_a_model_that_can_be_read_are_named(
 
 def test_a_prompt_that_is_too_long_is_found_at_once(folder: Path) -> None:
     with pytest.raises(UserError, match=r"generator\.max_passage_characters") as caught:
-        next(local_chat(folder).replies(["short"] * 50 + ["long " * 60], LOCAL))
+        next(local_chat(folder).replies([("short",)] * 50 + [("long " * 60,)], LOCAL))
     assert "256" in str(caught.value)
 
 

@@ -94,8 +94,10 @@ def test_a_change_of_the_files_changes_the_identity(tmp_path: Path) -> None:
 
 
 def test_passages_and_queries_of_a_source_are_those_that_train(corpus: Path) -> None:
-    passages = list(source_texts(pairs=corpus, tasks=["field_help"], languages=["de"], queries=False).read())
-    queries = list(source_texts(pairs=corpus, tasks=["field_help"], languages=["de"], queries=True).read())
+    passages = list(
+        source_texts(source={"pairs": corpus}, tasks=["field_help"], languages=["de"], queries=False).read()
+    )
+    queries = list(source_texts(source={"pairs": corpus}, tasks=["field_help"], languages=["de"], queries=True).read())
     assert passages
     assert queries
     assert {item.language for item in passages} == {"de"}
@@ -103,7 +105,7 @@ def test_passages_and_queries_of_a_source_are_those_that_train(corpus: Path) -> 
     assert not any(item.is_query for item in passages)
     assert all(" train " in item.text for item in queries)
     with pytest.raises(UserError, match=r"data_source.passages.\*.tasks"):
-        list(source_texts(pairs=corpus, tasks=["no_such"], languages=None, queries=False).read())
+        list(source_texts(source={"pairs": corpus}, tasks=["no_such"], languages=None, queries=False).read())
 
 
 def test_parts_are_read_as_one_and_nothing_is_an_error(tmp_path: Path) -> None:

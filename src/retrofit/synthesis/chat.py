@@ -9,6 +9,9 @@ from typing import Any, Protocol
 from retrofit.engine import Engine
 from retrofit.synthesis.records import Failure, Request, Written
 
+Prompt = tuple[str, ...]
+"""The turns of a conversation that a reply is asked to: the user's, the model's, and so on to the user's last."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -42,11 +45,11 @@ class ChatModel(Protocol):
     name: str
     identity: Mapping[str, Any]
 
-    def replies(self, prompts: Sequence[str], engine: Engine) -> Iterator[tuple[int, Reply]]:
+    def replies(self, prompts: Sequence[Prompt], engine: Engine) -> Iterator[tuple[int, Reply]]:
         """Yield a reply to each prompt with the prompt's position, as they come, in any order.
 
         Args:
-            prompts: what is asked, one user message each; the answer asked for is a JSON object with the text ``text``.
+            prompts: what is asked; the answer asked for is a JSON object with the text ``text``.
             engine: where the work is done, if it is done here.
         """
 

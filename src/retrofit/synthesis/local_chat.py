@@ -25,11 +25,11 @@ from retrofit.errors import UserError
 from retrofit.models.bi_encoder import Precision
 from retrofit.models.checkpoints import WEIGHTS_AND_TOKENIZER, files_fingerprint, hub_folder, weights_fingerprint
 from retrofit.models.precision import resolve_precision
-from retrofit.synthesis.chat import Reply
+from retrofit.synthesis.chat import Prompt, Reply
 from retrofit.synthesis.decoding import JSON_PREFIX, ClosingQuote, SeededSampling, completed_json
 
 CODE_VERSION = 1  # raise it whenever this module makes other replies of the same model and keys
-KEY = "generator.chat"
+KEY = "data_source.generator.chat"
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class LocalChat:
             model = {"weights": weights_fingerprint(self.folder), "files": files_fingerprint(self.folder)}
         return {"code": CODE_VERSION, **model, "precision": self.precision, **self.sampling.identity}
 
-    def replies(self, prompts: Sequence[str], engine: Engine) -> Iterator[tuple[int, Reply]]:
+    def replies(self, prompts: Sequence[Prompt], engine: Engine) -> Iterator[tuple[int, Reply]]:
         """Yield a reply to each prompt with the prompt's position; see :class:`ChatModel`.
 
         No reply has a day, for none depends on it. The longest prompts come first: if they fit into memory, all do.
@@ -142,10 +142,10 @@ class LocalChat:
         Raises:
             UserError: the model cannot be loaded, or a prompt is longer than it reads.
         """
-        positions: dict[str, list[int]] = defaultdict(list)
+        positions: dict[Prompt, list[int]] = defaultdict(list)
         for position, prompt in enumerate(prompts):
             positions[prompt].append(position)
-        ordered = sorted(positions, key=lambda prompt: (-len(prompt.encode()), prompt))
+        ordered = sorted(positions, key=lambda prompt: (-sum(len(turn.encode()) for turn in prompt), prompt))
         blocks = [ordered[start : start + self.batch_size] for start in range(0, len(ordered), self.batch_size)]
         log.info("%s: %d prompts in blocks of %d, %s", self.name, len(ordered), self.batch_size, self.precision)
         make_worker = functools.partial(_Worker, self.folder, self.gguf_file, self.precision, self.sampling)
@@ -169,19 +169,26 @@ class _Worker:
         padding = self.tokenizer.pad_token_id
         self.padding: int = padding if padding is not None else next(iter(self.ends), 0)
 
-    def __call__(self, prompts: Sequence[str]) -> list[Reply]:
+    def __call__(self, prompts: Sequence[Prompt]) -> list[Reply]:
         sampling = self.sampling
         input_ids, attention_mask = _padded_left([self._tokens(prompt) for prompt in prompts], self.padding)
         width = input_ids.shape[1]
         if self.longest is not None and width + sampling.max_tokens > self.longest:
             raise UserError(
                 f"{KEY}.model reads and writes at most {self.longest:,} tokens, the longest prompt has {width:,} and "
-                f"{KEY}.max_tokens={sampling.max_tokens} come to it: lower generator.max_passage_characters"
+                f"{KEY}.max_tokens={sampling.max_tokens} come to it: lower data_source.generator.max_passage_characters"
             )
         choosing, stopping = [], []
         if sampling.temperature > 0:
             choosing.append(
-                SeededSampling(prompts, width, sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed)
+                SeededSampling(
+                    ["\0".join(prompt) for prompt in prompts],
+                    width,
+                    sampling.temperature,
+                    sampling.top_p,
+                    sampling.max_tokens,
+                    sampling.seed,
+                )
             )
         if sampling.json_prefix:
             stopping.append(ClosingQuote(self._decode, width))
@@ -195,16 +202,18 @@ class _Worker:
         read = attention_mask.sum(1).tolist()
         return [self._reply(row, count) for row, count in zip(found[:, width:].tolist(), read, strict=True)]
 
-    def _tokens(self, prompt: str) -> list[int]:
+    def _tokens(self, prompt: Prompt) -> list[int]:
         prefix = JSON_PREFIX if self.sampling.json_prefix else ""
         if self.tokenizer.chat_template:
-            turn = [{"role": "user", "content": prompt}]
+            roles = ("user", "assistant")
+            turns = [{"role": roles[place % 2], "content": turn} for place, turn in enumerate(prompt)]
             # A model that can think aloud first would use up max_tokens on it.
             text = self.tokenizer.apply_chat_template(
-                turn, tokenize=False, add_generation_prompt=True, enable_thinking=False
+                turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
             )
             return list(self.tokenizer(text + prefix, add_special_tokens=False)["input_ids"])
-        text = f"{prompt}\n\n{prefix}" if prefix else prompt
+        # A model that knows of no turns goes on with a text, as a paragraph each shows it.
+        text = "\n\n".join([*prompt, prefix] if prefix else prompt)
         ids = list(self.tokenizer(text)["input_ids"])
         return ids[:-1] if len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id else ids
 

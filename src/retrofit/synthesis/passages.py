@@ -100,22 +100,24 @@ def folder_passages(
 
 
 def source_texts(
-    *, pairs: Path, tasks: Sequence[str] | None, languages: Sequence[str] | None, queries: bool
+    *, source: Mapping[str, Any], tasks: Sequence[str] | None, languages: Sequence[str] | None, queries: bool
 ) -> Passages:
     """Return the passages, or the queries, of the training pairs of a data source.
 
     Args:
-        pairs: folder of the data source.
+        source: the data source, with the folder of its ``pairs``.
         tasks: of these tasks; None for all.
         languages: in these languages; None for all.
         queries: whether to return the queries, for which passages are then written.
     """
 
+    folder = Path(source["pairs"])
+
     def read() -> Iterator[SourcePassage]:
-        source = PairSource.open(pairs)
-        rows = select(source.pairs, "train", tasks, languages, "data_source.passages.*.tasks")
+        pairs = PairSource.open(folder).pairs
+        rows = select(pairs, "train", tasks, languages, "data_source.passages.*.tasks")
         names = ["query", "positives", "language", "document_language", "group", "source"]
-        for batch in source.pairs.select(names).take(pa.array(rows)).to_batches(max_chunksize=1_000):
+        for batch in pairs.select(names).take(pa.array(rows)).to_batches(max_chunksize=1_000):
             for pair in batch.to_pylist():
                 if queries:
                     yield SourcePassage(pair["query"], "", pair["language"], pair["group"], pair["source"], True)
@@ -123,7 +125,7 @@ def source_texts(
                 for text in pair["positives"]:
                     yield SourcePassage(text, "", pair["document_language"], pair["group"], pair["source"])
 
-    identity = {"passages": "source", "pairs": pairs.name, "tasks": tasks, "languages": languages, "queries": queries}
+    identity = {"passages": "source", "pairs": folder.name, "tasks": tasks, "languages": languages, "queries": queries}
     return Passages(identity, lambda: _once(read()))
 
 
