@@ -110,7 +110,6 @@ def source_texts(
         languages: in these languages; None for all.
         queries: whether to return the queries, for which passages are then written.
     """
-
     folder = Path(source["pairs"])
 
     def read() -> Iterator[SourcePassage]:
