@@ -33,6 +33,9 @@ PARTS = {
     "veto": "negatives.mined.veto",
     "passages": "data_source.passages.leads",
     "generator": "data_source.generator",
+    "chat": "data_source.generator.chat",
+    "examples": "data_source.generator.examples",
+    "judge": "data_source.judge",
 }
 
 
@@ -41,8 +44,9 @@ def chosen(group: str, option: str) -> list[str]:
     if (group, option) == ("model", "sentence_transformer"):  # a model to mine with
         return ["negatives=dense_filtered", f"model@negatives.mined.model={option}"]
     if group in PARTS:
-        whole = "negatives=dense_filtered" if PARTS[group].startswith("negatives") else "data_source=synthetic"
-        return [whole, f"{group}@{PARTS[group]}={option}"]
+        whole = ["negatives=dense_filtered"] if PARTS[group].startswith("negatives") else ["data_source=synthetic"]
+        whole += ["generator@data_source.generator=openai"] if group in ("chat", "examples") else []
+        return [*whole, f"{group}@{PARTS[group]}={option}"]
     return [f"{group}={option}", *WITH.get((group, option), [])]
 
 
@@ -127,7 +131,13 @@ def test_every_optimizer_instantiates(train_config: Compose, option: str) -> Non
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: value)
 def test_options_of_a_group_have_the_same_keys(train_config: Compose, group: str, option: str) -> None:
-    if group in ("experiment", "engine", "passages", "generator"):  # of different kinds, and needing different things
+    if group in (
+        "experiment",
+        "engine",
+        "passages",
+        "generator",
+        "chat",
+    ):  # of different kinds, and needing different things
         return
     first = next(other for name, other in OPTIONS if name == group)
     ours, theirs = (

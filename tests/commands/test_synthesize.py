@@ -116,7 +116,7 @@ def test_the_key_is_nowhere(tmp_path: Path, own: list[str], real: list[str], sma
     """Not where a server echoes it in an error, and not where it is used to write, train and mirror to W&B."""
     pytest.importorskip("openai")
     pytest.importorskip("wandb")
-    from fault_server import FaultServer  # type: ignore[import-not-found]
+    from tests.synthesis.fault_server import FaultServer
 
     with FaultServer() as server:
         chat = "data_source.generator.chat"

@@ -7,12 +7,17 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Plan = Callable[[str, int], str]
 """From a prompt and the number of its try, from 0, to a fault; empty for none."""
+
+
+def turns(prompts: Iterable[str]) -> list[tuple[str]]:
+    """Prompts of a single turn."""
+    return [(prompt,) for prompt in prompts]
 
 
 def text_for(prompt: str) -> str:
@@ -79,7 +84,7 @@ class FaultServer:
 
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-        prompt = body["messages"][0]["content"]
+        prompt = body["messages"][-1]["content"]
         with self.lock:
             self.received.append(prompt)
             self.bodies.append(body)

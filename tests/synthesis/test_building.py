@@ -179,9 +179,7 @@ def test_replies_in_any_order_give_the_same_pairs(synthesis: Callable[..., Synth
 def test_a_judge_has_the_last_word(synthesis: Callable[..., Synthesis], tmp_path: Path) -> None:
     class Judge:
         least = 3
-
-        def identity(self) -> dict[str, Any]:
-            return {"judge": "made up"}
+        identity: Mapping[str, Any] = {"judge": "made up"}
 
         def apply(self, candidates: Sequence[Any], engine: Engine) -> None:
             for number, candidate in enumerate(candidates):

@@ -16,16 +16,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from tests.synthesis.fault_server import FaultServer, text_for
 from tests.synthesis.test_reply_store import Canned
 
-from retrofit.commands.application import configuration_folder, register_resolvers
+from retrofit.commands.application import configuration_folder
 from retrofit.engine import LOCAL
 from retrofit.errors import UserError
-from retrofit.instantiation import instantiate
 from retrofit.synthesis.chat import Reply
 from retrofit.synthesis.chat_generator import ChatGenerator, MalformedError, answered_text
+from retrofit.synthesis.examples import Examples
 from retrofit.synthesis.records import Request, SourcePassage, Written
 from retrofit.synthesis.templates import Templates
 
@@ -38,7 +37,8 @@ def passage(text: str, language: str = "en") -> SourcePassage:
 
 def written(chat: Canned, requests: list[Request], cache: Path, characters: int = 100) -> list[Written]:
     found = {
-        id(one.request): one for one in ChatGenerator(chat, TEMPLATES, cache, characters).generate(requests, LOCAL)
+        id(one.request): one
+        for one in ChatGenerator(chat, TEMPLATES, None, cache, characters).generate(requests, LOCAL)
     }
     return [found[id(request)] for request in requests]
 
@@ -103,30 +103,47 @@ def test_languages_without_templates_and_odd_numbers_are_one_line(tmp_path: Path
         written(chat, requests, tmp_path)
     assert chat.asked == []
     with pytest.raises(UserError, match=r"^data_source\.generator\.max_passage_characters=0: expected a whole number"):
-        ChatGenerator(chat, TEMPLATES, tmp_path, 0)
+        ChatGenerator(chat, TEMPLATES, None, tmp_path, 0)
 
 
 def test_identity_names_what_is_written_by(tmp_path: Path) -> None:
-    generator = ChatGenerator(Canned(), TEMPLATES, tmp_path, 100)
+    generator = ChatGenerator(Canned(), TEMPLATES, None, tmp_path, 100)
     assert generator.name == "canned"
     assert json.loads(json.dumps(generator.identity)) == generator.identity
     assert generator.identity["templates"] == TEMPLATES.fingerprint
     for other in (
-        ChatGenerator(Canned(seed=1), TEMPLATES, tmp_path, 100),
-        ChatGenerator(Canned(), TEMPLATES, tmp_path, 9),
+        ChatGenerator(Canned(seed=1), TEMPLATES, None, tmp_path, 100),
+        ChatGenerator(Canned(), TEMPLATES, None, tmp_path, 9),
     ):
         assert other.identity != generator.identity
 
 
-def test_the_configuration_makes_a_generator(tmp_path: Path) -> None:
-    register_resolvers()
-    paths = {"cache": str(tmp_path), "templates": str(configuration_folder() / "synthesis")}
-    config = OmegaConf.create({"paths": paths})
-    config.generator = OmegaConf.load(configuration_folder() / "generator" / "openai.yaml")
-    generator = instantiate(OmegaConf.to_container(config, resolve=True)["generator"])  # type: ignore[index,call-overload]
-    assert isinstance(generator, ChatGenerator)
-    assert generator.identity["chat"]["base_url"] == "https://api.openai.com/v1"
-    assert generator.identity["templates"] == TEMPLATES.fingerprint
+def test_examples_go_before_as_turns_and_count_for_what_is_kept(tmp_path: Path, corpus: Path) -> None:
+    class Recording(Canned):
+        def replies(self, prompts, engine):  # type: ignore[no-untyped-def]
+            self.turns = list(prompts)
+            return super().replies(prompts, engine)
+
+    settings = {"tasks": ["field_help"], "per_prompt": 2, "max_passage_characters": 400, "seed": 0}
+    examples = Examples({"pairs": corpus}, **settings)  # type: ignore[arg-type]
+    query = SourcePassage("Was hilft?", "", "de", "g", "made up", is_query=True)
+    requests = [Request(passage("Rivers flow."), "title", "en"), Request(query, "document", "de")]
+    chat = Recording()
+    with_examples = ChatGenerator(chat, TEMPLATES, examples, tmp_path, 100)
+    assert len(list(with_examples.generate(requests, LOCAL))) == 2
+    (shown, wanted), _ = examples.of("en")
+    first, second = sorted(chat.turns, key=lambda turns: "Was hilft?" in turns[-1])
+    english = TEMPLATES.language("en")
+    assert len(first) == len(second) == 5
+    assert first[:2] == (english.prompt("title", shown), json.dumps({"text": wanted}))
+    assert first[-1] == english.prompt("title", "Rivers flow.")
+    (shown, wanted), _ = examples.of("de")
+    assert second[:2] == (
+        TEMPLATES.language("de").prompt("document", wanted), json.dumps({"text": shown}, ensure_ascii=False)
+    )  # fmt: skip
+    without = ChatGenerator(chat, TEMPLATES, None, tmp_path, 100)
+    assert without.identity != with_examples.identity
+    assert sorted(map(len, (list(without.generate(requests, LOCAL)), chat.turns))) == [2, 2]  # nothing was kept of it
 
 
 braceless = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="{"))
@@ -186,6 +203,7 @@ from pathlib import Path
 from retrofit.engine import LOCAL
 from retrofit.synthesis.chat_generator import ChatGenerator
 from retrofit.synthesis.openai_chat import OpenAIChat
+from retrofit.synthesis.examples import Examples
 from retrofit.synthesis.records import Request, SourcePassage
 from retrofit.synthesis.templates import Templates
 
@@ -197,7 +215,7 @@ chat = OpenAIChat(
     price_per_million_prompt_tokens=None, price_per_million_completion_tokens=None,
 )
 requests = [Request(SourcePassage(f"Passage {n}", "", "en", "g", "s"), "title", "en") for n in range(int(count))]
-generator = ChatGenerator(chat, Templates(Path(templates)), Path(cache), 100)
+generator = ChatGenerator(chat, Templates(Path(templates)), None, Path(cache), 100)
 found = [(one.request.passage.text, one.text, one.failure, one.template) for one in generator.generate(requests, LOCAL)]
 print(json.dumps(sorted(found)))
 """

@@ -67,7 +67,7 @@ def test_nothing_is_fetched_before_the_terms_are_accepted(
     message = str(caught.value)
     assert "\n" not in message
     assert TERMS in message
-    assert "generator.chat.model.accept_gemma_terms=true" in message
+    assert "chat.model.accept_gemma_terms=true" in message
 
 
 @pytest.mark.embedded

@@ -193,12 +193,12 @@ def test_identity_says_what_replies_depend_on(folder: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model": None}, "generator.chat.model=null"),
-        ({"model": "no/such-model"}, "generator.chat.model=no/such-model"),
-        ({"temperature": -1}, "generator.chat.temperature=-1"),
-        ({"top_p": 0}, "generator.chat.top_p=0"),
-        ({"max_tokens": 0}, "generator.chat.max_tokens=0"),
-        ({"batch_size": 0}, "generator.chat.batch_size=0"),
+        ({"model": None}, "chat.model=null"),
+        ({"model": "no/such-model"}, "chat.model=no/such-model"),
+        ({"temperature": -1}, "chat.temperature=-1"),
+        ({"top_p": 0}, "chat.top_p=0"),
+        ({"max_tokens": 0}, "chat.max_tokens=0"),
+        ({"batch_size": 0}, "chat.batch_size=0"),
     ],
     ids=lambda value: str(value),
 )
@@ -230,7 +230,7 @@ def test_folders_without_a_model_that_can_be_read_are_named(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install 'retrofit[gguf]'" in message(lambda: local_chat(empty, gguf_file="model.gguf"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert "generator.chat.gguf_file=model.gguf" in message(lambda: local_chat(empty, gguf_file="model.gguf"))
+    assert "chat.gguf_file=model.gguf" in message(lambda: local_chat(empty, gguf_file="model.gguf"))
 
 
 def test_a_prompt_that_is_too_long_is_found_at_once(folder: Path) -> None:
@@ -241,7 +241,6 @@ def test_a_prompt_that_is_too_long_is_found_at_once(folder: Path) -> None:
 
 @pytest.mark.parametrize("option", ["local", "gemma"])
 def test_the_configuration_has_every_key(option: str, folder: Path) -> None:
-    config = yaml.safe_load((configuration_folder() / "generator" / f"{option}.yaml").read_text(encoding="utf-8"))
-    chat = instantiate({**config["chat"], "model": str(folder), "gguf_file": None, "seed": 0})
+    config = yaml.safe_load((configuration_folder() / "chat" / f"{option}.yaml").read_text(encoding="utf-8"))
+    chat = instantiate({**config, "model": str(folder), "gguf_file": None, "seed": 0})
     assert isinstance(chat, LocalChat)
-    assert config["max_passage_characters"] == 2000

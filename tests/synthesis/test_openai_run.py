@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.synthesis.fault_server import FaultServer, Plan, text_for
+from tests.synthesis.fault_server import FaultServer, Plan, text_for, turns
 from tests.synthesis.test_openai_chat import KEY, SETTINGS, exception_text
 
 from retrofit.engine import LOCAL
@@ -47,7 +47,7 @@ def chat_with(server: FaultServer, **settings: Any) -> OpenAIChat:
 
 
 def replies_of(chat: OpenAIChat, prompts: list[str]) -> dict[str, Reply]:
-    found = list(chat.replies(prompts, LOCAL))
+    found = list(chat.replies(turns(prompts), LOCAL))
     assert sorted(position for position, _ in found) == list(range(len(prompts)))
     return {prompts[position]: reply for position, reply in found}
 
@@ -139,9 +139,9 @@ def test_what_every_prompt_would_meet_ends_the_run_and_what_was_answered_is_kept
     chat = chat_with(server, retries=0, concurrency=concurrency)
     with ReplyStore(tmp_path) as store:
         with pytest.raises(UserError) as caught:
-            list(ask(chat, PROMPTS, store, LOCAL))
+            list(ask(chat, turns(PROMPTS), store, LOCAL))
         found = [position for position, _ in ask_kept(store, chat)]
-    assert str(caught.value).startswith(f"data_source.generator.chat.{line.replace('URL', server.url)}")
+    assert str(caught.value).startswith(f"data_source.*.chat.{line.replace('URL', server.url)}")
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is caught.value.__context__ is None
     assert sorted(found) == list(range(10)) == sorted(map(PROMPTS.index, server.answered))
@@ -150,14 +150,14 @@ def test_what_every_prompt_would_meet_ends_the_run_and_what_was_answered_is_kept
 
 def ask_kept(store: ReplyStore, chat: OpenAIChat) -> list[tuple[int, Reply]]:
     """What the store holds, without asking."""
-    keys = {reply_key(chat.identity, prompt): number for number, prompt in enumerate(PROMPTS)}
+    keys = {reply_key(chat.identity, (prompt,)): number for number, prompt in enumerate(PROMPTS)}
     return [(keys[key], reply) for key, reply in store.get(list(keys)).items()]
 
 
 def test_a_server_that_answers_nothing_any_more_ends_the_run(serve: Serve) -> None:
     server = serve(lambda prompt, turn: "drop_before")
     with pytest.raises(UserError, match=r"chat\.base_url=\S+: \d+ requests in a row were not answered \(unreachable: "):
-        list(chat_with(server, retries=0).replies(PROMPTS, LOCAL))
+        list(chat_with(server, retries=0).replies(turns(PROMPTS), LOCAL))
     assert len(server.received) < len(PROMPTS)
 
 
@@ -167,7 +167,7 @@ def test_no_more_requests_are_in_flight_than_allowed_answers_that_are_not_yet_ta
 ) -> None:
     server = serve(seconds=0.01)
     chat = chat_with(server, concurrency=concurrency)
-    with closing(chat.replies(PROMPTS, LOCAL)) as replies:  # type: ignore[type-var]
+    with closing(chat.replies(turns(PROMPTS), LOCAL)) as replies:  # type: ignore[type-var]
         for taken in range(1, 6):
             next(replies)
             time.sleep(0.1)
@@ -182,7 +182,7 @@ def test_no_more_requests_are_in_flight_than_allowed_answers_that_are_not_yet_ta
 def test_closing_early_gives_up_a_request_that_takes_long(serve: Serve) -> None:
     server = serve(lambda prompt, turn: "" if prompt == PROMPTS[0] else "slow")
     chat = chat_with(server, timeout_seconds=60, max_total_tokens=100_000)
-    replies = chat.replies(PROMPTS, LOCAL)
+    replies = chat.replies(turns(PROMPTS), LOCAL)
     assert next(replies)[0] == 0
     started = time.monotonic()
     replies.close()  # type: ignore[attr-defined]
@@ -235,7 +235,7 @@ def test_the_budget_is_never_exceeded_and_what_does_not_fit_says_so(
     serve: Serve, limit: int, faults: tuple[str, ...]
 ) -> None:
     prompts = [f"{number:02d} {'word ' * 5}" for number in range(40)]
-    bound = 1024 + 50 + len(prompts[0])
+    bound = 1024 + 16 + 50 + len(prompts[0])
     limit += bound - BOUND
     server = serve(mostly(*faults))
     chat = chat_with(server, max_total_tokens=limit, timeout_seconds=0.2 if "slow" in faults else 20)
@@ -262,10 +262,10 @@ def test_a_price_is_never_exceeded_either(serve: Serve) -> None:
     chat = chat_with(server, max_cost=limit, **prices)
     found = replies_of(chat, PROMPTS)
     paid = (server.made[0] * 2 + server.made[1] * 10) / 1e6
-    most = ((1024 + len(PROMPTS[0])) * 2 + 50 * 10) / 1e6
+    most = ((1024 + 16 + len(PROMPTS[0])) * 2 + 50 * 10) / 1e6
     assert limit - most < paid <= limit
     details = [reply.detail for reply in found.values() if reply.failure == "over_budget"]
-    assert all(" of max_cost=0.005 left, up to 0.0025" in detail for detail in details)
+    assert all(" of max_cost=0.005 left, up to 0.0026" in detail for detail in details)
     assert {reply.failure for reply in found.values()} == {None, "over_budget"}
 
 
@@ -281,7 +281,7 @@ def test_the_key_is_nowhere(
     said = repr(chat) + str(vars(chat)) + str(chat.identity)
     with ReplyStore(tmp_path) as store:
         try:
-            said += repr(list(ask(chat, PROMPTS[:6], store, LOCAL)))
+            said += repr(list(ask(chat, turns(PROMPTS[:6]), store, LOCAL)))
         except UserError as error:
             said += exception_text(error)
             assert fault == "401"
@@ -324,7 +324,7 @@ def test_a_key_that_is_none_is_one_line(serve: Serve, value: str | None, monkeyp
     chat = chat_with(server)
     assert list(chat.replies([], LOCAL)) == []  # nothing to ask needs no key
     with pytest.raises(UserError, match=r"chat\.api_key_variable=OPENAI_API_KEY: ") as caught:
-        list(chat.replies(PROMPTS, LOCAL))
+        list(chat.replies(turns(PROMPTS), LOCAL))
     assert KEY[:12] not in exception_text(caught.value)
     assert server.received == []
     assert len(replies_of(chat_with(server, api_key_variable=None), PROMPTS)) == len(PROMPTS)
@@ -370,6 +370,6 @@ def test_an_error_in_the_making_of_a_prompt_reaches_who_asks(serve: Serve) -> No
 
 def test_one_list_is_asked_at_a_time(serve: Serve) -> None:
     chat = chat_with(serve())
-    for _ in chat.replies(PROMPTS[:1], LOCAL):
+    for _ in chat.replies(turns(PROMPTS[:1]), LOCAL):
         with pytest.raises(RuntimeError, match="another list of prompts"):
-            next(chat.replies(PROMPTS[1:2], LOCAL))
+            next(chat.replies(turns(PROMPTS[1:2]), LOCAL))

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.synthesis.fault_server import turns
 
 from retrofit.engine import LOCAL, Engine
 from retrofit.errors import UserError
 from retrofit.synthesis import reply_store
-from retrofit.synthesis.chat import Reply
+from retrofit.synthesis.chat import Prompt, Reply
 from retrofit.synthesis.reply_store import Prompts, ReplyStore, ask, reply_key
 
 
@@ -30,12 +31,13 @@ class Canned:
         self.asked: list[str] = []
         self.closed = 0
 
-    def replies(self, prompts: Sequence[str], engine: Engine) -> Iterator[tuple[int, Reply]]:
+    def replies(self, prompts: Sequence[Prompt], engine: Engine) -> Iterator[tuple[int, Reply]]:
         assert engine is LOCAL
         try:
             for position in reversed(range(len(prompts))):
-                self.asked.append(prompts[position])
-                reply = self.told.get(prompts[position], Reply(f"said: {prompts[position]}", day="2025-01-02"))
+                said = prompts[position][-1]
+                self.asked.append(said)
+                reply = self.told.get(said, Reply(f"said: {said}", day="2025-01-02"))
                 yield position, reply
         finally:
             self.closed += 1
@@ -43,7 +45,7 @@ class Canned:
 
 def answers(chat: Canned, prompts: Sequence[str], cache: Path) -> list[Reply]:
     with ReplyStore(cache) as store:
-        found = dict(ask(chat, prompts, store, LOCAL))
+        found = dict(ask(chat, turns(prompts), store, LOCAL))
     assert sorted(found) == list(range(len(prompts)))
     return [found[position] for position in range(len(prompts))]
 
@@ -105,21 +107,21 @@ def test_answers_and_refusals_are_kept_and_what_may_go_better_is_asked_again(tmp
     for prompt in ("empty", "odd", "refused"):
         assert found[prompt] == told[prompt]
     kept = {row[2]: row for row in rows(tmp_path)}
-    key = reply_key(second.identity, "refused")
+    key = reply_key(second.identity, ("refused",))
     assert kept["refused"] == (key, "canned", "refused", "", "refused", "no", "2025-01-02", 3, 4)
     assert len(kept) == 6
 
 
 def test_a_reply_is_on_the_disk_before_the_next_one_is_asked_for(tmp_path: Path) -> None:
     with ReplyStore(tmp_path) as store:
-        for number, _ in enumerate(ask(Canned(), PROMPTS[:5], store, LOCAL), start=1):
+        for number, _ in enumerate(ask(Canned(), turns(PROMPTS[:5]), store, LOCAL), start=1):
             assert len(rows(tmp_path)) == number
 
 
 def test_the_first_reply_under_a_key_stays(tmp_path: Path) -> None:
     with ReplyStore(tmp_path) as store:
-        store.put("k", "m", "p", Reply("first"))
-        store.put("k", "m", "p", Reply("second"))
+        store.put("k", "m", ("p",), Reply("first"))
+        store.put("k", "m", ("p",), Reply("second"))
         assert store.get(["k", "other"]) == {"k": Reply("first")}
 
 
@@ -197,8 +199,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
 def test_a_generator_and_a_judge_of_one_process_do_not_wait_for_each_other(tmp_path: Path) -> None:
     with ReplyStore(tmp_path) as one, ReplyStore(tmp_path) as other:
-        for position, _ in ask(Canned(), PROMPTS[:3], one, LOCAL):
-            found = dict(ask(Canned(), [f"judge {PROMPTS[position]}"], other, LOCAL))
+        for position, _ in ask(Canned(), turns(PROMPTS[:3]), one, LOCAL):
+            found = dict(ask(Canned(), turns([f"judge {PROMPTS[position]}"]), other, LOCAL))
             assert len(found) == 1
 
 
@@ -213,7 +215,7 @@ class Chat:
 with ReplyStore(Path(sys.argv[1])) as store, store.asking(Chat()):
     print("held", flush=True)
     sys.stdin.read()
-    store.put(sys.argv[2], "canned", "a", __import__("retrofit.synthesis.chat", fromlist=["Reply"]).Reply("theirs"))
+    store.put(sys.argv[2], "canned", ("a",), __import__("retrofit.synthesis.chat", fromlist=["Reply"]).Reply("theirs"))
 """
 
 
@@ -223,7 +225,7 @@ def test_what_another_process_is_asking_is_waited_for_and_not_asked(
     caplog.set_level(logging.INFO)
     chat = Canned()
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path), reply_key(chat.identity, "a")],
+        [sys.executable, "-c", HOLD, str(tmp_path), reply_key(chat.identity, ("a",))],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert holder.stdin is not None

@@ -26,6 +26,7 @@ from retrofit.errors import UserError
 from retrofit.synthesis.candidates import Candidate
 from retrofit.synthesis.chat import Generator
 from retrofit.synthesis.filters import TextFilters
+from retrofit.synthesis.judge import Judge
 from retrofit.synthesis.passages import Passages, read_all
 from retrofit.synthesis.plan import Plan, share
 from retrofit.synthesis.records import Request, SourcePassage, Written
@@ -81,7 +82,7 @@ class Synthesis:
     generator: Generator
     filters: TextFilters
     round_trip: RoundTrip
-    judge: Any
+    judge: Judge | None
     max_failed: float
 
     def identity(self) -> dict[str, Any]:
@@ -94,7 +95,7 @@ class Synthesis:
             "generator": dict(self.generator.identity),
             "filters": dataclasses.asdict(self.filters),
             "round_trip": self.round_trip.identity(),
-            "judge": None if self.judge is None else self.judge.identity(),
+            "judge": None if self.judge is None else dict(self.judge.identity),
         }
 
 
@@ -147,8 +148,8 @@ class _Build:
         candidates = _in_order(requests, written)
         self._timed("filters", lambda: made.filters.apply(candidates))
         self._timed("round_trip", lambda: made.round_trip.apply(_left(candidates), texts, self.cache, self.engine))
-        if made.judge is not None:
-            self._timed("judge", lambda: made.judge.apply(_left(candidates), self.engine))
+        if (judge := made.judge) is not None:
+            self._timed("judge", lambda: judge.apply(_left(candidates), self.engine))
         if not _left(candidates):
             raise UserError(
                 f"no pair is left of {len(requests)} requests ({_all_left_out(written, candidates)}); see "

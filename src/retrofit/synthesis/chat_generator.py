@@ -10,7 +10,8 @@ from typing import Any
 
 from retrofit.engine import Engine
 from retrofit.errors import UserError
-from retrofit.synthesis.chat import ChatModel, Reply
+from retrofit.synthesis.chat import ChatModel, Prompt, Reply
+from retrofit.synthesis.examples import Examples
 from retrofit.synthesis.records import Failure, Request, Written
 from retrofit.synthesis.reply_store import Prompts, ReplyStore, ask
 from retrofit.synthesis.templates import Templates
@@ -65,12 +66,20 @@ class ChatGenerator:
         identity: what is written depends on it, besides the requests.
     """
 
-    def __init__(self, chat: ChatModel, templates: Templates, cache: Path, max_passage_characters: int) -> None:
+    def __init__(
+        self,
+        chat: ChatModel,
+        templates: Templates,
+        examples: Examples | None,
+        cache: Path,
+        max_passage_characters: int,
+    ) -> None:
         """Take the parts.
 
         Args:
             chat: the model.
             templates: its instructions.
+            examples: real pairs that each prompt begins with; None for none.
             cache: root of the cache, which keeps its replies.
             max_passage_characters: after which a passage is cut for the prompt.
 
@@ -82,6 +91,7 @@ class ChatGenerator:
             raise UserError(f"{key}: expected a whole number of 1 or more")
         self._chat = chat
         self._templates = templates
+        self._examples = examples
         self._cache = cache
         self._max_passage_characters = max_passage_characters
         self.name = chat.name
@@ -89,6 +99,7 @@ class ChatGenerator:
             "code": CODE_VERSION,
             "chat": dict(chat.identity),
             "templates": templates.fingerprint,
+            "examples": None if examples is None else examples.identity,
             "max_passage_characters": max_passage_characters,
         }
 
@@ -110,9 +121,15 @@ class ChatGenerator:
             for position, reply in replies:
                 yield _written(requests[position], reply)
 
-    def _prompt(self, request: Request) -> str:
-        passage = request.passage.text[: self._max_passage_characters]
-        return self._templates.language(request.language).prompt(request.family, passage)
+    def _prompt(self, request: Request) -> Prompt:
+        templates, family = self._templates.language(request.language), request.family
+        shown = [] if self._examples is None else self._examples.of(request.language)
+        turns = []
+        for passage, query in shown:
+            # With a passage to write, the query is what is given.
+            given, wanted = (query, passage) if family == "document" else (passage, query)
+            turns += [templates.prompt(family, given), json.dumps({"text": wanted}, ensure_ascii=False)]
+        return *turns, templates.prompt(family, request.passage.text[: self._max_passage_characters])
 
 
 def _written(request: Request, reply: Reply) -> Written:

