@@ -68,7 +68,7 @@ def synthesis(tiny: Path) -> Callable[..., Synthesis]:
         parts: dict[str, Any] = {
             "passages": {"part": Passages({"texts": len(texts)}, lambda: iter(texts))},
             "templates": templates,
-            "plan": Plan(2, families, ["de", "fr"], 0),
+            "plan": Plan(None, 2, families, ["de", "fr"], 0),
             "generator": TemplateGenerator(templates, 0),
             "filters": TextFilters(3, 300, 4000, 0.95, 0.5, 3, 1),
             "round_trip": RoundTrip(5, model, "float32", 1024),
@@ -198,7 +198,7 @@ def test_nothing_to_write_and_nothing_left_are_said_with_their_keys(
     with pytest.raises(UserError, match=r"data_source\.passages: no text in part"):
         build(synthesis([]), tmp_path)
     with pytest.raises(UserError, match=r"data_source\.plan.families: no passage gets a query"):
-        build(synthesis(plan=Plan(1, {}, [], 0)), tmp_path)
+        build(synthesis(plan=Plan(None, 1, {}, [], 0)), tmp_path)
     with pytest.raises(
         UserError, match=r"no pair is left of 180 requests \(138 length, 42 no_form\); see data_source.filters"
     ):

@@ -356,7 +356,7 @@ def test_an_error_in_the_making_of_a_prompt_reaches_who_asks(serve: Serve) -> No
     def make(position: int) -> str:
         if position == 5:
             raise UserError("no such template")
-        return PROMPTS[position]
+        return (PROMPTS[position],)
 
     server = serve()
     for concurrency in (1, 20):  # with 20, the requests before it have not begun

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrofit.errors import UserError
 from retrofit.synthesis.plan import Plan
 from retrofit.synthesis.records import FAMILIES, SourcePassage
 
@@ -20,7 +22,7 @@ def passages(count: int, language: str = "en") -> list[SourcePassage]:
 
 
 def plan(per_passage: int = 2, seed: int = 0, **weights: float) -> Plan:
-    return Plan(per_passage, weights or dict.fromkeys(QUERY_FAMILIES, 1.0), KNOWN, seed)
+    return Plan(None, per_passage, weights or dict.fromkeys(QUERY_FAMILIES, 1.0), KNOWN, seed)
 
 
 @given(st.integers(1, 8), st.integers(0, 5))
@@ -44,7 +46,7 @@ def test_kinds_are_drawn_by_weight() -> None:
 def test_a_cross_lingual_query_is_in_another_language() -> None:
     requests, _ = plan(1, cross_lingual=1.0).requests(passages(300), KNOWN)
     assert Counter(request.language for request in requests).keys() == {"de", "ja"}
-    others, _ = Plan(1, {"cross_lingual": 1.0}, ["en"], 0).requests(passages(3), KNOWN)
+    others, _ = Plan(None, 1, {"cross_lingual": 1.0}, ["en"], 0).requests(passages(3), KNOWN)
     assert others == []
 
 
@@ -59,3 +61,32 @@ def test_a_query_wants_a_passage_and_nothing_else() -> None:
     requests, _ = plan(3).requests([query], KNOWN)
     assert [request.family for request in requests] == ["document"]
     assert not any(request.family == "document" for request in plan(8).requests(passages(50), KNOWN)[0])
+
+
+def test_few_passages_lie_within_more_and_each_language_has_its_own() -> None:
+    texts = [*passages(30), *passages(5, "de")]
+    few, more = (
+        {
+            (request.passage.text, request.language)
+            for request in Plan(most, 1, {"title": 1.0}, [], 0).requests(texts, KNOWN)[0]
+        }
+        for most in (10, 20)
+    )
+    assert Counter(language for _, language in few) == {"en": 10, "de": 5}
+    assert few < more
+    assert few != {(text.text, text.language) for text in texts[:10] + texts[30:]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"max_passages": 0}, "data_source.plan.max_passages=0: expected a whole number"),
+        ({"per_passage": None}, "data_source.plan.per_passage=None: expected a whole number"),
+        ({"families": {"poem": 1}}, "data_source.plan.families.poem: no such kind of query; expected one of keywords"),
+        ({"families": {"title": -1}}, "data_source.plan.families.title=-1: expected a weight"),
+    ],
+)
+def test_a_bad_key_is_named(changes: dict[str, Any], said: str) -> None:
+    settings = {"max_passages": None, "per_passage": 1, "families": {"title": 1}, "cross_lingual": [], "seed": 0}
+    with pytest.raises(UserError, match=said):
+        Plan(**{**settings, **changes})

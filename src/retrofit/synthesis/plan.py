@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from retrofit.errors import UserError
 from retrofit.synthesis.records import FAMILIES, Family, Request, SourcePassage
 
 
@@ -16,28 +18,45 @@ class Plan:
     """How many queries of which kinds are asked for.
 
     Attributes:
+        max_passages: most passages of a language that anything is written for; None for all.
         per_passage: kinds of query a passage gets; all different.
         families: how likely a kind is drawn, relative to the others; 0 or not named: never.
         cross_lingual: languages that cross-lingual queries are written in, one of them for each.
         seed: of the draws.
     """
 
+    max_passages: int | None
     per_passage: int
     families: Mapping[str, float]
     cross_lingual: Sequence[str]
     seed: int
 
+    def __post_init__(self) -> None:
+        for name in ("max_passages", "per_passage"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not whole and not (value is None and name == "max_passages"):
+                raise UserError(f"data_source.plan.{name}={value}: expected a whole number of 1 or more")
+        for family, weight in self.families.items():
+            if family not in FAMILIES or family == "document":
+                expected = ", ".join(name for name in FAMILIES if name != "document")
+                raise UserError(
+                    f"data_source.plan.families.{family}: no such kind of query; expected one of {expected}"
+                )
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+                raise UserError(f"data_source.plan.families.{family}={weight}: expected a weight of 0 or more")
+
     def requests(self, texts: Sequence[SourcePassage], known: Sequence[str]) -> tuple[list[Request], Counter[str]]:
         """Return what is requested, and the number of texts left out by language, as there are no templates in it.
 
-        Draws are nested: what one query a passage asks for, two ask for as well.
+        Draws are nested: what one query a passage asks for, two ask for as well, and so with more passages.
 
         Args:
             texts: passages, and queries that want a passage.
             known: languages that have templates.
         """
         requests, left_out = [], Counter[str]()
-        for text in texts:
+        for text in self._drawn(texts):
             if text.language not in known:
                 left_out[text.language] += 1
                 continue
@@ -50,11 +69,28 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """Return what the draws depend on; JSON-like."""
         return {
+            "max_passages": self.max_passages,
             "per_passage": self.per_passage,
             "families": dict(self.families),
             "cross_lingual": list(self.cross_lingual),
             "seed": self.seed,
         }
+
+    def _drawn(self, texts: Sequence[SourcePassage]) -> list[SourcePassage]:
+        """Return the texts that are drawn, in their order."""
+        if self.max_passages is None:
+            return list(texts)
+        of_language: dict[str, list[int]] = {}
+        for place, text in enumerate(texts):
+            of_language.setdefault(text.language, []).append(place)
+        chosen = [
+            place
+            for places in of_language.values()
+            for place in sorted(places, key=lambda place: share(self.seed, "passage", texts[place]))[
+                : self.max_passages
+            ]
+        ]
+        return [texts[place] for place in sorted(chosen)]
 
     def _families(self, text: SourcePassage) -> list[Family]:
         if text.is_query:
