@@ -16,7 +16,8 @@ from retrofit.data.selection import select
 from retrofit.data.storage import PairSource, RowReader
 from retrofit.errors import UserError
 
-_DRAWN_FOR_ONE = 25
+_ROWS_A_BLOCK = 200
+_MOST_ROWS = 10_000
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,12 @@ class Examples:
         rows = np.random.default_rng([self.seed, content_id(language)]).permutation(self._rows[within])
         chosen: list[tuple[str, str]] = []
         others: list[tuple[str, str]] = []
-        for pair in RowReader(self._pairs).rows(rows[: _DRAWN_FOR_ONE * self.per_prompt]):
-            if len(pair["positives"][0]) <= self.max_passage_characters:
-                example = (pair["positives"][0], pair["query"])
-                begins = {query.split()[0].casefold() for _, query in chosen}
-                (others if pair["query"].split()[0].casefold() in begins else chosen).append(example)
+        for start in range(0, min(len(rows), _MOST_ROWS), _ROWS_A_BLOCK):
+            for pair in RowReader(self._pairs).rows(rows[start : start + _ROWS_A_BLOCK]):
+                if len(pair["positives"][0]) <= self.max_passage_characters:
+                    begins = {query.split()[0].casefold() for _, query in chosen}
+                    place = others if pair["query"].split()[0].casefold() in begins else chosen
+                    place.append((pair["positives"][0], pair["query"]))
+            if len(chosen) >= self.per_prompt:
+                break
         return [*chosen, *others][: self.per_prompt]
