@@ -37,8 +37,11 @@ def synthesize_and_compare(config: Mapping[str, Any], folder: Path) -> None:
     sources = [PairSource.open(Path(instantiate(source["pairs"]))) for source in config["real"].values()]
     sample, seed = config["sample"], config["seed"]
     synthetic = _queries(made, [], sample, seed)
-    real = [_queries(source, config["not_queries"], sample, seed) for source in sources]
-    write_bias(folder, compare_queries(synthetic, pd.concat([synthetic.iloc[:0], *real]), templates, seed=seed))
+    real = pd.concat(
+        [synthetic.iloc[:0], *(_queries(source, config["not_queries"], sample, seed) for source in sources)]
+    )
+    real = real[real["language"].isin(synthetic["language"])]
+    write_bias(folder, compare_queries(synthetic, real, templates, seed=seed))
 
 
 def _queries(source: PairSource, without: Sequence[str], sample: int, seed: int) -> pd.DataFrame:
