@@ -53,6 +53,12 @@ def own(notes: Path, small_run: list[str]) -> list[str]:
 
 
 @pytest.fixture
+def training(small_run: list[str]) -> list[str]:
+    """The overrides of a run of seconds that come on top of those."""
+    return [override for override in small_run if "data_source." not in override and "evaluation." not in override]
+
+
+@pytest.fixture
 def real(small_run: list[str]) -> list[str]:
     """The overrides that compare with the tiny corpus."""
     (target,) = (override for override in small_run if override.startswith("+data_source.pairs._args_"))
@@ -61,7 +67,7 @@ def real(small_run: list[str]) -> list[str]:
 
 
 def test_queries_are_written_shown_and_trained_with(
-    tmp_path: Path, own: list[str], real: list[str], small_run: list[str]
+    tmp_path: Path, own: list[str], real: list[str], training: list[str]
 ) -> None:
     done = retrofit(tmp_path, "synthesize", *own, *real)
     assert done.returncode == 0, done.stderr
@@ -75,7 +81,6 @@ def test_queries_are_written_shown_and_trained_with(
     (built,) = (path for path in (tmp_path / "cache" / "corpora").iterdir() if path.is_dir())
     assert PairSource.open(built).pairs.num_rows == account["kept"]
 
-    training = [override for override in small_run if "data_source" not in override]
     trained = retrofit(tmp_path, "train", *own, *training, "task_mix=all", "data_scale=all")
     assert trained.returncode == 0, trained.stderr
     (run,) = (tmp_path / "runs" / "train").iterdir()
@@ -112,7 +117,7 @@ def test_another_data_source_is_refused(tmp_path: Path, small_run: list[str]) ->
     assert done.stderr == "retrofit synthesize: data_source=embedded: expected data_source=synthetic\n"
 
 
-def test_the_key_is_nowhere(tmp_path: Path, own: list[str], real: list[str], small_run: list[str]) -> None:
+def test_the_key_is_nowhere(tmp_path: Path, own: list[str], real: list[str], training: list[str]) -> None:
     """Not where a server echoes it in an error, and not where it is used to write, train and mirror to W&B."""
     pytest.importorskip("openai")
     pytest.importorskip("wandb")
@@ -122,17 +127,17 @@ def test_the_key_is_nowhere(tmp_path: Path, own: list[str], real: list[str], sma
         chat = "data_source.generator.chat"
         through = [
             *own, "generator@data_source.generator=openai", f"{chat}.base_url={server.url}", f"{chat}.model=small",
-            "data_source.round_trip.k=null",
+            "data_source.round_trip.k=null", "data_source.filters.max_copied=null",
+            "data_source.filters.language_confidence=null",
         ]  # fmt: skip
         done = retrofit(tmp_path, "synthesize", *through, *real, OPENAI_API_KEY=KEY)
         shown = retrofit(tmp_path, "synthesize", *through, "--cfg", "job", OPENAI_API_KEY=KEY)
     outputs = [done.stdout, done.stderr, shown.stdout, shown.stderr]
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(shown.stdout)["data_source"]["generator"]["chat"]["api_key_variable"] == "OPENAI_API_KEY"
-    training = [override for override in small_run if "data_source" not in override and "logger" not in override]
     trained = retrofit(
-        tmp_path, "train", *through, *training, "task_mix=all", "data_scale=all", "logger=wandb_offline",
-        OPENAI_API_KEY=KEY,
+        tmp_path, "train", *through, *(one for one in training if one != "logger=none"), "task_mix=all",
+        "curation=none", "data_scale=all", "logger=wandb_offline", OPENAI_API_KEY=KEY,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     outputs += [trained.stdout, trained.stderr]

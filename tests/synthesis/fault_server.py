@@ -22,7 +22,7 @@ def turns(prompts: Iterable[str]) -> list[tuple[str]]:
 
 def text_for(prompt: str) -> str:
     """What the server writes for a prompt."""
-    return f"answer to {prompt[-40:]}"
+    return f"answer to {prompt[-80:]}"
 
 
 def _error(message: str, **more: str) -> dict[str, Any]:
