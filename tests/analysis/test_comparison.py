@@ -101,6 +101,10 @@ def test_what_is_missing_is_said(runs: dict[tuple[str, int], Path], tmp_path: Pa
         compare_runs(runs, "nothing", "source")
     with pytest.raises(UserError, match="not measured on elsewhere; retrofit evaluate runs="):
         compare_runs(runs, "real", "source", ["elsewhere"])
+    fewer = pd.read_parquet(runs["same", 1] / "queries_retrofitted.parquet").iloc[3:]
+    fewer.to_parquet(runs["same", 1] / "queries_retrofitted.parquet")
+    with pytest.raises(UserError, match="same-1: lacks 3 queries of held_out, seen that real was measured on"):
+        compare_runs(runs, "real", "source")
     with pytest.raises(UserError, match="no finished run"):
         finished_runs(runs["real", 0], lambda config: "")
     with pytest.raises(UserError, match="are both one with seed 0"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import pytest
 
 from retrofit.commands.application import configuration_folder
 from retrofit.data.records import content_id
+from retrofit.data.sources.union import build_union
 from retrofit.data.storage import PairSource, read_records
 from retrofit.engine import LOCAL, Engine, RayEngine
 from retrofit.errors import UserError
@@ -103,7 +105,7 @@ def test_everything_asked_for_is_accounted_for(synthesis: Callable[..., Synthesi
     source = PairSource.open(folder)
     assert source.pairs.num_rows == said["kept"] > 0
     assert set(source.pairs["task"].to_pylist()) <= {f"synthetic_{family}" for family in FAMILIES}
-    assert set(source.pairs["split"].to_pylist()) == {"train", "validation", "test"}
+    assert set(source.pairs["split"].to_pylist()) == {"train"}
     assert source.passages is not None
     assert source.passages.num_rows == len(TEXTS)
 
@@ -181,7 +183,7 @@ def test_a_judge_has_the_last_word(synthesis: Callable[..., Synthesis], tmp_path
         least = 3
         identity: Mapping[str, Any] = {"judge": "made up"}
 
-        def apply(self, candidates: Sequence[Any], engine: Engine) -> None:
+        def apply(self, candidates: Sequence[Any], engine: Engine, max_failed: float) -> None:
             for number, candidate in enumerate(candidates):
                 candidate.judged = 1 + number % 5
                 if candidate.judged < self.least:
@@ -190,6 +192,84 @@ def test_a_judge_has_the_last_word(synthesis: Callable[..., Synthesis], tmp_path
     folder = build(synthesis(judge=Judge()), tmp_path)
     assert report(folder)["rejected"]["judge"] > 0
     assert set(read_records(folder / PROVENANCE)["judged"].to_pylist()) == {3, 4, 5}
+
+
+def test_a_budget_that_is_spent_builds_nothing_unless_so_much_may_be_missing(
+    synthesis: Callable[..., Synthesis], tmp_path: Path
+) -> None:
+    search = RoundTrip(None, model_of(synthesis), "float32", 1024)
+    with pytest.raises(UserError, match=r"36 of 180 requests failed \(over_budget"):
+        build(synthesis(generator=Failing(5, "over_budget"), round_trip=search), tmp_path)
+    allowed = build(synthesis(generator=Failing(5, "over_budget"), round_trip=search, max_failed=0.2), tmp_path)
+    assert report(allowed)["failures"] == {"over_budget": 36}
+    complete = build(synthesis(generator=Failing(10**9, "over_budget"), round_trip=search), tmp_path)
+    assert complete != allowed
+
+
+def test_what_no_source_would_take_is_rejected_with_the_others(
+    synthesis: Callable[..., Synthesis], tmp_path: Path
+) -> None:
+    class Broken(Failing):
+        def generate(self, requests: Sequence[Request], engine: Engine) -> Iterator[Written]:
+            for item in super().generate(requests, engine):
+                yield dataclasses.replace(item, text=item.text + "\ufffd") if "7" in item.text else item
+
+    search = RoundTrip(None, model_of(synthesis), "float32", 1024)
+    folder = build(synthesis(generator=Broken(10**9, None), round_trip=search), tmp_path)
+    said = report(folder)
+    assert said["rejected"]["unusable"] > 10
+    assert said["kept"] == PairSource.open(folder).pairs.num_rows == read_records(folder / PROVENANCE).num_rows
+    reasons = [json.loads(line) for line in (folder / "left_out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {line["found"] for line in reasons} == {"query: replacement character"}
+
+
+def test_a_passage_that_stands_in_two_languages_is_written_for_in_both(
+    synthesis: Callable[..., Synthesis], tmp_path: Path
+) -> None:
+    texts = [*TEXTS, *(dataclasses.replace(text, language="fr") for text in TEXTS)]
+    made = synthesis(texts, round_trip=RoundTrip(None, model_of(synthesis), "float32", 1024))
+    assert {pair["document_language"] for pair in PairSource.open(build(made, tmp_path)).pairs.to_pylist()} == {
+        "en", "fr",
+    }  # fmt: skip
+
+
+def test_together_with_real_pairs_nothing_real_is_lost(
+    synthesis: Callable[..., Synthesis], corpus: Path, tmp_path: Path
+) -> None:
+    real = PairSource.open(corpus)
+    passages = [
+        SourcePassage(pair["positives"][0], "", pair["document_language"], pair["group"], "made up")
+        for pair in real.pairs.to_pylist()
+        if pair["split"] == "train" and pair["document_language"] in ("de", "en")
+    ]
+    made = synthesis(passages, round_trip=RoundTrip(None, model_of(synthesis), "float32", 1024))
+    parts = {"real": {"pairs": corpus}, "synthetic": {"pairs": build(made, tmp_path)}}
+    union = PairSource.open(build_union(name="both", parts=parts, cache=tmp_path))
+    alone = PairSource.open(build_union(name="alone", parts={"real": parts["real"]}, cache=tmp_path))
+    tasks = union.pairs["task"].to_pylist()
+    assert sum(not task.startswith("synthetic") for task in tasks) == alone.pairs.num_rows
+    assert any(task.startswith("synthetic") for task in tasks)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"max_failed": "x"}, r"data_source\.max_failed=x: expected a share"),
+        ({"plan": Plan(None, 1, {"title": 1}, "de", 0)}, r"data_source\.plan\.cross_lingual=de: expected a list"),
+        ({"plan": Plan(None, 1, {"title": 1}, ["dde"], 0)}, r"cross_lingual: no templates in dde; there are ar"),
+    ],
+)
+def test_a_bad_key_is_named_before_anything_is_written(
+    synthesis: Callable[..., Synthesis], changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        synthesis(**changes)
+
+
+def test_languages_without_templates_are_named(synthesis: Callable[..., Synthesis], tmp_path: Path) -> None:
+    irish = [dataclasses.replace(text, language="ga") for text in TEXTS]
+    with pytest.raises(UserError, match=r"paths\.templates: none in ga, the languages of the passages; there are ar"):
+        build(synthesis(irish), tmp_path)
 
 
 def test_nothing_to_write_and_nothing_left_are_said_with_their_keys(

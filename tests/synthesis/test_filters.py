@@ -63,8 +63,14 @@ def test_null_switches_a_filter_off() -> None:
 
 def test_a_short_query_is_no_copy_and_scripts_without_spaces_are_compared_by_characters() -> None:
     assert copied_share(candidate("old mill"), 3) == 0
-    assert copied_share(candidate("水車小屋", "古い水車小屋が川のそばにある。", "ja"), 3) == 1
-    assert copied_share(candidate("水車の家", "古い水車小屋が川のそばにある。", "ja"), 3) == 0
+    japanese = "古い水車小屋が川のそばにある。"
+    assert copied_share(candidate("水車小屋", japanese, "ja"), 3) == 0  # four characters are two words
+    assert copied_share(candidate("古い水車小屋が", japanese, "ja"), 3) == 1
+    assert copied_share(candidate("古い水車の家はどこ", japanese, "ja"), 3) == 0
+    assert copied_share(candidate("YouTube是什么？", "YouTube是一个网站", "zh-Hans"), 3) == 0
+    hindi = "ताजमहल को शाहजहाँ ने बनवाया था"
+    assert copied_share(candidate("ताजमहल किसने बनवाया था", hindi, "hi"), 3) == 0
+    assert copied_share(candidate("शाहजहाँ ने बनवाया था", hindi, "hi"), 3) == 1
 
 
 def test_what_is_repeated_goes() -> None:

@@ -79,6 +79,8 @@ def test_what_is_judged_too_low_is_rejected_and_what_is_not_judged_stays(tmp_pat
         Candidate(Written(Request(SourcePassage(passage, "", "en", "g", "s"), "question", language), query, "t"))
         for query, passage, language in PAIRS
     ]
-    Judge(chat, 3, tmp_path, 100).apply(candidates, LOCAL)
+    with pytest.raises(UserError, match=r"^data_source\.judge: no score of 1 of 3 pairs, more than data_source.max_f"):
+        Judge(chat, 3, tmp_path, 100).apply(candidates, LOCAL, 0.1)
+    Judge(chat, 3, tmp_path, 100).apply(candidates, LOCAL, 0.4)
     assert [candidate.judged for candidate in candidates] == [5, 2, 0]
     assert [candidate.rejected for candidate in candidates] == ["", "judge", ""]

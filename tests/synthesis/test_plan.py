@@ -43,6 +43,11 @@ def test_kinds_are_drawn_by_weight() -> None:
     assert counts["claim"] / 4_000 == pytest.approx(0.75, abs=0.03)
 
 
+def test_small_weights_are_weights_too() -> None:
+    requests, _ = plan(1, claim=1e-6, question=1e-6, title=1e-6).requests(passages(900), KNOWN)
+    assert all(250 < count < 350 for count in Counter(request.family for request in requests).values())
+
+
 def test_a_cross_lingual_query_is_in_another_language() -> None:
     requests, _ = plan(1, cross_lingual=1.0).requests(passages(300), KNOWN)
     assert Counter(request.language for request in requests).keys() == {"de", "ja"}

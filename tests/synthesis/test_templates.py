@@ -114,3 +114,29 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path: Path) -> None:
         Templates(tmp_path).language("xx")
     with pytest.raises(UserError, match=r"no templates in de; there are xx"):
         Templates(tmp_path).language("de")
+    complete = (FOLDER / "en.jinja").read_text(encoding="utf-8")
+    for wrong, said in {
+        "{{ titel }}": r"xx.jinja: no slot titel; expected one of ",
+        "{{ year + 1 }}": r"xx.jinja: a form cannot be filled: ",
+    }.items():
+        broken = complete.replace("{{ title }} {{ year }}", wrong)
+        (tmp_path / "xx.jinja").write_text(broken, encoding="utf-8")
+        with pytest.raises(UserError, match=said):
+            Templates(tmp_path).language("xx")
+    (tmp_path / "xx.jinja").write_text(complete, encoding="utf-16")
+    with pytest.raises(UserError, match=r"xx.jinja: not UTF-8"):
+        Templates(tmp_path).language("xx")
+
+
+@pytest.mark.parametrize(
+    ("code", "file"),
+    [("pt-BR", "pt"), ("zh", "zh-Hans"), ("zh-TW", "zh-Hant"), ("zh_Hant", "zh-Hant"), ("en-US", "en"), ("de", "de")],
+)
+def test_a_variety_is_served_by_its_language(templates: Templates, code: str, file: str) -> None:
+    assert code in templates
+    assert templates.language(code).code == file
+
+
+def test_another_script_is_another_language(templates: Templates) -> None:
+    assert "ru-Latn" not in templates
+    assert "ga" not in templates

@@ -98,6 +98,10 @@ def compare_runs(
             run: frame[keys].merge(found, on=keys, validate="one_to_one", how="left")[METRIC].to_numpy()
             for run, found in scores.items()
         }
+        for run, values in of_run.items():
+            if np.isnan(values).any():
+                missing = f"{int(np.isnan(values).sum())} queries of {group} that {reference} was measured on"
+                raise UserError(f"{runs[run]}: lacks {missing}; measure all runs on the same queries")
         start = weighted_mean(frame, frame[METRIC].to_numpy())
         for (name, seed), values in sorted(of_run.items()):
             mean = weighted_mean(frame, values)

@@ -19,7 +19,8 @@ def main(config: DictConfig) -> None:
 
     resolved = as_dictionary(config)
     named = as_dictionary(without_paths(config))
-    del named["engine"]  # where it is written, not what
+    for holder in (named, named["data_source"].get("pairs", {})):
+        holder.pop("engine", None)  # where it is written, not what
     folder = Path(resolved["paths"]["runs"]) / "synthesis" / fingerprint(named)
     folder.mkdir(parents=True, exist_ok=True)
     synthesize_and_compare(resolved, folder)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from retrofit.artefacts import write_json
 from retrofit.data.records import LABEL, Passage, content_id
 from retrofit.data.sources.building import Intake, build_source
-from retrofit.data.sources.refusals import Row
+from retrofit.data.sources.refusals import RefusedRowError, Row
 from retrofit.data.sources.validation import Rules
 from retrofit.data.storage import RecordWriter
 from retrofit.engine import Engine
@@ -29,14 +29,14 @@ from retrofit.synthesis.filters import TextFilters
 from retrofit.synthesis.judge import Judge
 from retrofit.synthesis.passages import Passages, read_all
 from retrofit.synthesis.plan import Plan, share
-from retrofit.synthesis.records import Request, SourcePassage, Written
+from retrofit.synthesis.records import PASSING, Request, SourcePassage, Written
 from retrofit.synthesis.round_trip import RoundTrip
 from retrofit.synthesis.templates import Templates
 
 REPORT = "synthesis.json"
 PROVENANCE = "provenance.arrow"
 LEFT_OUT = "left_out.jsonl"
-CODE_VERSION = 1  # raise it whenever the same inputs would give other pairs
+CODE_VERSION = 2  # raise it whenever the same inputs would give other pairs
 
 PROVENANCE_SCHEMA = pa.schema(
     [
@@ -55,7 +55,7 @@ PROVENANCE_SCHEMA = pa.schema(
 passed and what they found (``rank`` and ``judged`` are 0 where nothing was asked)."""
 
 _EXAMPLES_EACH = 4
-_MAX_PASSAGE_CHARACTERS = 100_000
+_MAX_CHARACTERS = 100_000
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ class Synthesis:
         filters: reject by the texts.
         round_trip: rejects by a search.
         judge: rejects by a language model's judgement; None asks none.
-        max_failed: largest share of requests that may fail for a reason that may pass (time-outs, an unreachable
-            server) before nothing is built.
+        max_failed: largest share of requests, and of judgements, that may fail for a reason that may pass (time-outs,
+            an unreachable server, a budget that is spent) before nothing is built.
     """
 
     passages: Mapping[str, Passages]
@@ -85,17 +85,31 @@ class Synthesis:
     judge: Judge | None
     max_failed: float
 
+    def __post_init__(self) -> None:
+        share_of_all = self.max_failed
+        number = isinstance(share_of_all, int | float) and not isinstance(share_of_all, bool)
+        if not number or not 0 <= share_of_all <= 1:
+            raise UserError(f"data_source.max_failed={share_of_all}: expected a share from 0 to 1")
+        languages = self.plan.cross_lingual
+        if isinstance(languages, str):
+            raise UserError(f"data_source.plan.cross_lingual={languages}: expected a list of languages")
+        for language in languages:
+            if language not in self.templates:
+                known = ", ".join(self.templates.languages)
+                raise UserError(f"data_source.plan.cross_lingual: no templates in {language}; there are {known}")
+
     def identity(self) -> dict[str, Any]:
         """Return everything the pairs depend on; JSON-like."""
         return {
             "synthesis": CODE_VERSION,
-            "passages": {name: dict(part.identity) for name, part in self.passages.items()},
+            "passages": [[name, dict(part.identity)] for name, part in self.passages.items()],  # the first one counts
             "languages": list(self.templates.languages),
             "plan": self.plan.identity(),
             "generator": dict(self.generator.identity),
             "filters": dataclasses.asdict(self.filters),
             "round_trip": self.round_trip.identity(),
             "judge": None if self.judge is None else dict(self.judge.identity),
+            "max_failed": self.max_failed,
         }
 
 
@@ -116,40 +130,44 @@ def build_synthetic(*, name: str, synthesis: Synthesis, licence: str | None, eng
     Raises:
         UserError: there is nothing to write for, too many requests failed, or no pair is left.
     """
-    rules = Rules(1.0, synthesis.filters.max_characters, _MAX_PASSAGE_CHARACTERS, query_may_equal_positive=False)
+    rules = Rules(0.0, _MAX_CHARACTERS, _MAX_CHARACTERS, query_may_equal_positive=False)
 
     def read(intake: Intake) -> None:
-        _Build(synthesis, engine, cache, intake).run()
+        _Build(synthesis, engine, cache, intake, rules).run()
 
     with contextlib.closing(engine):
-        return build_source(cache, "synthetic", name, licence, rules, synthesis.identity(), read)
+        # Every pair trains: what is measured is real.
+        return build_source(cache, "synthetic", name, licence, rules, synthesis.identity(), read, derive_splits=False)
 
 
 class _Build:
-    def __init__(self, synthesis: Synthesis, engine: Engine, cache: Path, intake: Intake) -> None:
+    def __init__(self, synthesis: Synthesis, engine: Engine, cache: Path, intake: Intake, rules: Rules) -> None:
         self.synthesis = synthesis
         self.engine = engine
         self.cache = cache
         self.intake = intake
+        self.rules = rules
         self.seconds: dict[str, float] = {}
 
     def run(self) -> None:
         made = self.synthesis
         texts = self._timed("read", lambda: read_all(made.passages))
-        requests, no_templates = made.plan.requests(texts, made.templates.languages)
+        requests, no_templates = made.plan.requests(texts, made.templates)
         if not requests:
-            raise UserError(
-                "data_source.plan.families: no passage gets a query; expected a weight above 0, in languages that have "
-                f"templates ({', '.join(made.templates.languages)})"
-            )
+            if no_templates:
+                raise UserError(
+                    f"paths.templates: none in {', '.join(no_templates)}, the languages of the passages; there are "
+                    f"{', '.join(made.templates.languages)}"
+                )
+            raise UserError("data_source.plan.families: no passage gets a query; expected a weight above 0")
         log.info("%d texts to write for %d passages", len(requests), len(texts))
         written = self._timed("write", lambda: list(made.generator.generate(requests, self.engine)))
         self._check_failed(written)
         candidates = _in_order(requests, written)
-        self._timed("filters", lambda: made.filters.apply(candidates))
+        self._timed("filters", lambda: self._filter(candidates))
         self._timed("round_trip", lambda: made.round_trip.apply(_left(candidates), texts, self.cache, self.engine))
         if (judge := made.judge) is not None:
-            self._timed("judge", lambda: judge.apply(_left(candidates), self.engine))
+            self._timed("judge", lambda: judge.apply(_left(candidates), self.engine, made.max_failed))
         if not _left(candidates):
             raise UserError(
                 f"no pair is left of {len(requests)} requests ({_all_left_out(written, candidates)}); see "
@@ -163,8 +181,16 @@ class _Build:
         self.seconds[stage] = round(time.monotonic() - started, 1)
         return result
 
+    def _filter(self, candidates: Sequence[Candidate]) -> None:
+        for candidate in candidates:
+            try:
+                self.rules.check_texts(candidate.query, (candidate.passage,), ())
+            except RefusedRowError as error:
+                candidate.reject("unusable", f"{error.field}: {error.reason}")
+        self.synthesis.filters.apply(_left(candidates))
+
     def _check_failed(self, written: Sequence[Written]) -> None:
-        failed = [item for item in written if item.failure in ("timed_out", "unreachable")]
+        failed = [item for item in written if item.failure in PASSING]
         if len(failed) > self.synthesis.max_failed * len(written):
             first = failed[0]
             raise UserError(
@@ -202,6 +228,7 @@ class _Build:
                 "failures": _counts(item.failure for item in failures),
                 "rejected": _counts(item.rejected for item in candidates if item.rejected),
                 "kept": len(kept),
+                "not_judged": 0 if self.synthesis.judge is None else sum(item.judged == 0 for item in kept),
                 "pairs_by_language": _counts(item.language for item in kept),
                 "pairs_by_task": _counts(item.task for item in kept),
                 "seconds": self.seconds,
@@ -212,7 +239,6 @@ class _Build:
 
     def _write_provenance(self, kept: Sequence[Candidate]) -> None:
         today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-        passed = _described(self.synthesis)
         with RecordWriter(self.intake.folder / PROVENANCE, PROVENANCE_SCHEMA) as writer:
             for item in kept:
                 writer.write(
@@ -222,7 +248,7 @@ class _Build:
                         "template": item.written.template,
                         "generator": self.synthesis.generator.name,
                         "day": item.written.day or today,
-                        "filters": passed,
+                        "filters": _passed(self.synthesis, item),
                         "copied": item.copied,
                         "rank": item.rank,
                         "judged": item.judged,
@@ -264,13 +290,13 @@ def _counts(values: Any) -> dict[str, int]:
     return dict(sorted(Counter(values).items()))
 
 
-def _described(synthesis: Synthesis) -> str:
+def _passed(synthesis: Synthesis, candidate: Candidate) -> str:
     """Return the filters a kept pair has passed, in a line."""
     filters = dataclasses.asdict(synthesis.filters)
     passed = [f"{name} {value}" for name, value in filters.items() if value is not None]
-    if synthesis.round_trip.k is not None:
+    if candidate.rank:
         passed.append(f"round_trip {synthesis.round_trip.k}")
-    if synthesis.judge is not None:
+    if candidate.judged and synthesis.judge is not None:
         passed.append(f"judge {synthesis.judge.least}")
     return ", ".join(passed)
 

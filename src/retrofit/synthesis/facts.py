@@ -1,7 +1,8 @@
 """What a passage says of itself that a form can use, whatever its language: keyphrases, a year, whether it is a life.
 
 Which words tell a passage from others is read from the collection itself (term frequency by inverse document frequency,
-Spärck Jones 1972): no lists of stop words, so no language is left out. Scripts without spaces are read as runs of one
+Spärck Jones 1972), and from the forms, whose words are common in their language: no lists of stop words, so no language
+is left out, and a collection may be small. Scripts without spaces are read as runs of one
 script (kanji, katakana, Thai between blanks), which are words or short compounds.
 """
 
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from retrofit.synthesis.records import SourcePassage
-from retrofit.synthesis.templates import Facts
+from retrofit.synthesis.templates import Facts, Templates
+from retrofit.synthesis.words import MARKS, WORD_CHARACTERS, is_unspaced
 
 MAX_KEYPHRASES = 4
 _MAX_WORDS = 3
@@ -27,19 +29,20 @@ _SLOTS = 1 << 24
 
 _FRAGMENT = re.compile(r"[^\n.,;:!?()\[\]{}«»„“”\"‘…–—|/।。、，；：！？（）「」『』؟،؛・]+")
 # An apostrophe after one or two letters parts an article or a preposition from its noun (l'aviation).
-_WORD = re.compile(r"[^\W_]+(?:(?:[-‑·]|(?<=[^\W_]{3})['’ʼ])[^\W_]+)*")
+_LETTER = f"[{WORD_CHARACTERS}{MARKS}]"
+_WORD = re.compile(f"{_LETTER}+(?:(?:[-‑·]|(?<={_LETTER}{{3}})['’ʼ]){_LETTER}+)*")
 _RUNS = re.compile(
     r"[\u4e00-\u9fff\u3400-\u4dbf々]{2,6}|[\u30a0-\u30ff]{3,14}|[\u0e00-\u0e7f]{4,20}|[A-Za-z][A-Za-z0-9-]{2,}"
 )
-_UNSPACED = ("ja", "zh", "th", "lo", "km", "my")
-_YEAR = re.compile(r"(?<![\w.,])(1[0-9]{3}|20[0-9]{2})(?![\w]|[.,]\d)")
+# Of the last five centuries: an older one is more often a number of something else.
+_YEAR = re.compile(r"(?<![0-9A-Za-z.,×])(1[5-9][0-9]{2}|20[0-9]{2})(?![0-9A-Za-z]|[.,][0-9])")
 _BRACKETS_AT_END = re.compile(r"\s*[(（][^()（）]*[)）]\s*$")
 _OPENING = 250
 """Characters in which a life says that it is one."""
 _BIRTH = re.compile(
     r"\b(?:born|née?|naci(?:ó|d[oa])|geb(?:oren|\.)|nat[oa]|nascid[oa]|nasceu|urodz|ur\.|narozen|narodil|született"
     r"|născut|född|gimė|gimęs|sündin|syntyn|doğ(?:du|umlu|an)|lahir|sinh|alizaliwa|γεννήθηκε|роди|народи|נולד|ولد|زاده)"
-    r"|生まれ|出生|생|출생|태어|जन्म|জন্ম|เกิด"
+    r"|生まれ|出生|출생|태어|जन्म|জন্ম|เกิด"
 )
 _PRONOUN = re.compile(r"\b(?:he|she|his|her)\b")
 _PARTICLES = frozenset(
@@ -79,16 +82,18 @@ class Collection:
     Attributes:
         passages: number of passages by source and language.
         holding: by source and language, in how many passages a case-folded word stands.
+        common: by language, case-folded words that its forms are made of.
         phrases: bool ``[slots]``, whether a phrase (by its hash) stands in several passages.
     """
 
     passages: dict[tuple[str, str], int]
     holding: dict[tuple[str, str], Counter[str]]
+    common: dict[str, frozenset[str]]
     phrases: np.ndarray
 
     @classmethod
-    def of(cls, passages: Iterable[SourcePassage]) -> Collection:
-        """Return the counts of passages."""
+    def of(cls, passages: Iterable[SourcePassage], templates: Templates) -> Collection:
+        """Return the counts of passages, all in languages that have templates."""
         sizes: Counter[tuple[str, str]] = Counter()
         holding: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         once, again = np.zeros(_SLOTS, dtype=bool), np.zeros(_SLOTS, dtype=bool)
@@ -100,11 +105,13 @@ class Collection:
             slots = np.array([_slot(words) for words in phrases if len(words) > 1], dtype=np.int64)
             again[slots] |= once[slots]
             once[slots] = True
-        return cls(dict(sizes), dict(holding), again)
+        languages = {language for _, language in sizes}
+        common = {code: frozenset(_folded_words(templates.language(code).form_text)) for code in languages}
+        return cls(dict(sizes), dict(holding), common, again)
 
     def facts(self, passage: SourcePassage) -> Facts:
         """Return what is known of a passage of the collection."""
-        title = _BRACKETS_AT_END.sub("", passage.title).strip()
+        title = _BRACKETS_AT_END.sub("", " ".join(passage.title.split()))
         year = _YEAR.search(passage.text)
         return Facts(
             title, tuple(self._keyphrases(passage, title)), year[1] if year else "", _is_person(title, passage)
@@ -114,13 +121,14 @@ class Collection:
         key = (passage.source, passage.language)
         total, holding = self.passages[key], self.holding[key]
         most = max(2.0, _COMMON * total)
-        used = {word.casefold() for word in _WORD.findall(title)}
+        common = self.common[passage.language]
+        used = set(_folded_words(title))
         seen: Counter[tuple[str, ...]] = Counter()
         shown: dict[tuple[str, ...], str] = {}
         for phrase, words in _phrases(passage):
-            if all(holding[word] <= most and _tells(word) for word in (words[0], words[-1])):
+            if all(holding[w] <= most and w not in common and _tells(w) for w in (words[0], words[-1])):
                 seen[words] += 1
-                shown.setdefault(words, phrase)
+                shown.setdefault(words, " ".join(phrase.split()))
         found = [words for words in seen if len(words) == 1 or self._belongs_together(words, shown[words], seen)]
         chosen: list[str] = []
         for words in sorted(found, key=lambda words: (-_weight(words, seen[words], total, holding), words)):
@@ -137,9 +145,8 @@ class Collection:
         return seen[words] > 1 or bool(self.phrases[_slot(words)]) or all(begins)
 
 
-def is_unspaced(language: str) -> bool:
-    """Return whether a language is written without blanks between words."""
-    return language.split("-")[0] in _UNSPACED
+def _folded_words(text: str) -> list[str]:
+    return [word.casefold() for word in _WORD.findall(text)]
 
 
 def _phrases(passage: SourcePassage) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -12,11 +12,12 @@ from retrofit.data.curation.texts import normalised, prose
 from retrofit.data.records import content_id
 from retrofit.errors import UserError
 from retrofit.synthesis.candidates import Candidate
-from retrofit.synthesis.facts import is_unspaced
+from retrofit.synthesis.words import MARKS, UNSPACED_CHARACTERS, WORD_CHARACTERS, is_unspaced
 
 _MIN_CHARACTERS_TO_TELL = 20
 """A shorter text is not judged by its language: names and a word or two fit many."""
-_WORD = re.compile(r"\w+")
+_UNIT = re.compile(f"[{UNSPACED_CHARACTERS}]|[{WORD_CHARACTERS}{MARKS}]+")
+"""A word, or a character of a script without spaces, two of which count as a word."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class TextFilters:
             None keeps all.
         max_copied: largest share of a query's runs of ``copied_words`` words that may stand in the passage; None for
             any. A query of fewer words is never a copy.
-        copied_words: length of these runs; in scripts without blanks, characters instead of words.
+        copied_words: length of these runs; in languages without blanks, twice as many characters.
         max_passages: largest number of passages that one query may be written for: what fits many asks for none.
     """
 
@@ -102,9 +103,7 @@ def copied_share(candidate: Candidate, length: int) -> float:
 
 
 def _runs(text: str, language: str, length: int) -> set[str]:
-    folded = normalised(text)
+    units = _UNIT.findall(normalised(text))
     if is_unspaced(language):
-        units, glue = [character for character in folded if character.isalnum()], ""
-    else:
-        units, glue = _WORD.findall(folded), " "
-    return {glue.join(units[start : start + length]) for start in range(len(units) - length + 1)}
+        length *= 2
+    return {" ".join(units[start : start + length]) for start in range(len(units) - length + 1)}

@@ -31,10 +31,11 @@ def synthesize_and_compare(config: Mapping[str, Any], folder: Path) -> None:
     """
     if "generator" not in config["data_source"]:
         raise UserError(f"data_source={config['data_source']['name']}: expected data_source=synthetic")
+    # The real ones first: what is wrong with them should not be found when the others have been paid for.
+    sources = [PairSource.open(Path(instantiate(source["pairs"]))) for source in config["real"].values()]
+    templates: Templates = instantiate(config["data_source"]["templates"])
     made = PairSource.open(Path(instantiate(config["data_source"]["pairs"])))
     write_text(folder / REPORT, (made.folder / REPORT).read_text(encoding="utf-8"))
-    templates: Templates = instantiate(config["data_source"]["templates"])
-    sources = [PairSource.open(Path(instantiate(source["pairs"]))) for source in config["real"].values()]
     sample, seed = config["sample"], config["seed"]
     synthetic = _queries(made, [], sample, seed)
     real = pd.concat(

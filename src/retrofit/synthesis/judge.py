@@ -73,18 +73,27 @@ class Judge:
             "max_passage_characters": max_passage_characters,
         }
 
-    def apply(self, candidates: Sequence[Candidate], engine: Engine) -> None:
+    def apply(self, candidates: Sequence[Candidate], engine: Engine, max_failed: float) -> None:
         """Note the score of each candidate, and reject those below ``least``; one without a score stays.
 
         Args:
             candidates: those that passed the filters before.
             engine: where the model works, if it works here.
+            max_failed: largest share of judgements that may be missing.
 
         Raises:
-            UserError: the store cannot be read or written, or the model cannot be asked.
+            UserError: more are missing, the store cannot be read or written, or the model cannot be asked.
         """
         pairs = [(candidate.query, candidate.passage, candidate.language) for candidate in candidates]
-        for candidate, score in zip(candidates, self.scores(pairs, engine).tolist(), strict=True):
+        scores = self.scores(pairs, engine)
+        missing = int((scores == 0).sum())
+        if missing > max_failed * len(pairs):
+            raise UserError(
+                f"data_source.judge: no score of {missing} of {len(pairs)} pairs, more than "
+                f"data_source.max_failed={max_failed}; what was not answered is asked again by the same command, an "
+                "answer that is no score is not"
+            )
+        for candidate, score in zip(candidates, scores.tolist(), strict=True):
             candidate.judged = score
             if 0 < score < self.least:
                 candidate.reject("judge", score)

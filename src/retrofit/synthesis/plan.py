@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class Plan:
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
                 raise UserError(f"data_source.plan.families.{family}={weight}: expected a weight of 0 or more")
 
-    def requests(self, texts: Sequence[SourcePassage], known: Sequence[str]) -> tuple[list[Request], Counter[str]]:
+    def requests(self, texts: Sequence[SourcePassage], known: Container[str]) -> tuple[list[Request], Counter[str]]:
         """Return what is requested, and the number of texts left out by language, as there are no templates in it.
 
         Draws are nested: what one query a passage asks for, two ask for as well, and so with more passages.
@@ -98,13 +98,15 @@ class Plan:
         weights: dict[Family, float] = {
             family: self.families.get(family, 0.0) for family in FAMILIES if family != "document"
         }
-        # The first of n with these keys is drawn with these weights without replacement (Efraimidis and Spirakis 2006).
+        # The highest of these keys are a draw by weight without replacement (Efraimidis and Spirakis 2006).
         keys = {
-            family: share(self.seed, family, text) ** (1 / weight) for family, weight in weights.items() if weight > 0
+            family: math.log(share(self.seed, family, text) or 2**-60) / weight
+            for family, weight in weights.items()
+            if weight > 0
         }
         return sorted(keys, key=lambda family: -keys[family])[: self.per_passage]
 
-    def _language(self, text: SourcePassage, known: Sequence[str]) -> str | None:
+    def _language(self, text: SourcePassage, known: Container[str]) -> str | None:
         others = [code for code in self.cross_lingual if code != text.language and code in known]
         return others[int(share(self.seed, "language", text) * len(others))] if others else None
 

@@ -1,19 +1,18 @@
 """What queries are compared by: their length, their first word, how much they copy, and what kind of query they are.
 
-A word is a run of letters and digits. Scripts that leave no space between words (Chinese, Japanese, Thai, Lao, Khmer,
-Burmese) are told by their characters, not by the language, so a product's name in a Japanese query stays one word: of a
-run in them, two characters count as a word, and what a query shares with its passage are pairs of characters.
+Words are those of ``words``: of a run in a script without spaces, two characters count as a word, and what a query
+shares with its passage are pairs of characters.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from bisect import bisect_right
 from dataclasses import dataclass
 
 from retrofit.data.curation.texts import normalised
 from retrofit.synthesis.templates import Templates
+from retrofit.synthesis.words import RUN, UNSPACED, WORD_PART
 
 PROPERTIES = ("length", "first_word", "copying", "query_type")
 
@@ -33,51 +32,6 @@ VALUES = {
     "query_type": (QUESTION_WITH_MARK, QUESTION_WITHOUT_MARK, FEW_WORDS, LONGER_PHRASE, SENTENCE),
 }
 """The values of the properties that have a fixed set of them, in their order."""
-
-# Thai and Lao; Burmese; Khmer; iteration marks and zero of Han; kana; its extension; Han; further Han: first and last.
-_UNSPACED_RANGES = (
-    (0x0E00, 0x0EFF),
-    (0x1000, 0x109F),
-    (0x1780, 0x17DD),
-    (0x3005, 0x3007),
-    (0x3040, 0x30FF),
-    (0x31F0, 0x31FF),
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x20000, 0x3FFFF),
-)
-_LAST_ALPHABET = 0x1FFFF
-_VARIATION_SELECTORS = range(0xFE00, 0xFE10)  # marks by category, but what they follow is a picture
-
-
-def _character_classes() -> tuple[str, str, str]:
-    """Return the insides of three sets of a regular expression: word characters, marks, characters without spaces."""
-    unspaced_codes = {code for first, last in _UNSPACED_RANGES for code in range(first, min(last, _LAST_ALPHABET) + 1)}
-    word, marks, unspaced = [], [], []
-    for code in range(_LAST_ALPHABET + 1):
-        kind = unicodedata.category(chr(code))[0]
-        if kind in "LNM" and code in unspaced_codes:
-            unspaced.append(code)
-        elif kind in "LN":
-            word.append(code)
-        elif kind == "M" and code not in _VARIATION_SELECTORS:
-            marks.append(code)
-    first, last = _UNSPACED_RANGES[-1]
-    return _ranges(word), _ranges(marks), _ranges(unspaced) + f"{chr(first)}-{chr(last)}"
-
-
-def _ranges(codes: list[int]) -> str:
-    ends = [place for place, code in enumerate(codes) if place + 1 == len(codes) or codes[place + 1] != code + 1]
-    starts = [0, *(end + 1 for end in ends[:-1])]
-    return "".join(f"{chr(codes[start])}-{chr(codes[end])}" for start, end in zip(starts, ends, strict=True))
-
-
-# Marks are no letters to ``\w``, but without them a Hindi word would be several.
-_WORD_CHARACTERS, _MARKS, _UNSPACED_CHARACTERS = _character_classes()
-_WORD_PART = re.compile(f"[{_WORD_CHARACTERS}{_MARKS}]")
-_RUN = re.compile(f"[{_MARKS}]*[{_WORD_CHARACTERS}][{_WORD_CHARACTERS}{_MARKS}]*|[{_UNSPACED_CHARACTERS}]+")
-_UNSPACED = re.compile(f"[{_UNSPACED_CHARACTERS}]")
 
 # As they are after NFKC, which turns full-width marks into plain ones and the Greek question mark into a semicolon.
 _QUESTION_MARKS = re.compile("[?؟՞፧]")
@@ -113,8 +67,8 @@ class QuestionSigns:
         greek = re.split("[-_]", language.casefold())[0] in _GREEK
         return cls(
             marks=_GREEK_QUESTION_MARKS if greek else _QUESTION_MARKS,
-            first_words=frozenset(word for word in words if not _UNSPACED.match(word)),
-            parts=tuple(word for word in words if _UNSPACED.match(word)),
+            first_words=frozenset(word for word in words if not UNSPACED.match(word)),
+            parts=tuple(word for word in words if UNSPACED.match(word)),
         )
 
 
@@ -127,8 +81,8 @@ def describe(query: str, passage: str, signs: QuestionSigns) -> tuple[str, str, 
         signs: of the query's language.
     """
     text = normalised(query)
-    runs = _RUN.findall(text)
-    length = sum(-(-len(run) // 2) if _UNSPACED.match(run) else 1 for run in runs)
+    runs = RUN.findall(text)
+    length = sum(-(-len(run) // 2) if UNSPACED.match(run) else 1 for run in runs)
     first = _first_word(runs)
     return (
         _LENGTHS[bisect_right(_LENGTH_STARTS, length) - 1],
@@ -142,7 +96,7 @@ def _first_word(runs: list[str]) -> str:
     """Return the first word, or the first two characters where words are not told apart."""
     if not runs:
         return NO_WORD
-    return runs[0][:2] if _UNSPACED.match(runs[0]) else runs[0]
+    return runs[0][:2] if UNSPACED.match(runs[0]) else runs[0]
 
 
 def _copied_tenths(runs: list[str], passage: str) -> int:
@@ -153,7 +107,7 @@ def _copied_tenths(runs: list[str], passage: str) -> int:
     text = normalised(passage)
     asked = found = 0
     for run in runs:
-        if _UNSPACED.match(run):
+        if UNSPACED.match(run):
             pairs = [run[start : start + 2] for start in range(max(1, len(run) - 1))]
             asked += len(pairs)
             found += sum(pair in text for pair in pairs)
@@ -168,8 +122,8 @@ def _is_word_of(text: str, word: str) -> bool:
     """Return whether a word stands in a text, not only as a part of another; no other words are looked for."""
     start = text.find(word)
     while start >= 0:
-        begins = start == 0 or not _WORD_PART.match(text, start - 1)
-        if begins and not _WORD_PART.match(text, start + len(word)):
+        begins = start == 0 or not WORD_PART.match(text, start - 1)
+        if begins and not WORD_PART.match(text, start + len(word)):
             return True
         start = text.find(word, start + 1)
     return False

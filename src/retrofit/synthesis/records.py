@@ -19,7 +19,8 @@ Failure = Literal["refused", "malformed", "timed_out", "unreachable", "no_form",
 could not be reached or answered with an error; no template form fits what is known of the passage; the budget is spent.
 """
 
-FAILURES: tuple[Failure, ...] = get_args(Failure)
+PASSING: tuple[Failure, ...] = ("timed_out", "unreachable", "over_budget")
+"""Failures that another run may not meet: they are asked again."""
 
 
 @dataclass(frozen=True, slots=True)

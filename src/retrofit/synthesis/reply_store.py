@@ -22,6 +22,7 @@ from retrofit.artefacts import fingerprint
 from retrofit.engine import Engine
 from retrofit.errors import UserError
 from retrofit.synthesis.chat import ChatModel, Prompt, Reply
+from retrofit.synthesis.records import PASSING
 
 _SCHEMA_VERSION = 1
 _TABLE = """
@@ -53,7 +54,7 @@ def reply_key(identity: Mapping[str, Any], prompt: Prompt) -> str:
 
 def is_final(reply: Reply) -> bool:
     """Return whether a reply is kept: an answer, whatever it says, or a refusal; anything else is asked again."""
-    return reply.failure in (None, "refused")
+    return reply.failure not in PASSING
 
 
 class ReplyStore:

@@ -111,13 +111,18 @@ def ranks(queries: Embeddings, passages: Embeddings, own: np.ndarray) -> np.ndar
         own: int64 ``[queries]``, which passage is whose.
     """
     found = np.ones(len(queries), dtype=np.int64)
-    for start in range(0, len(queries), _QUERIES_A_BLOCK):
-        block = np.arange(start, min(start + _QUERIES_A_BLOCK, len(queries)))
-        asked = queries.rows(block)
-        scores = np.einsum("nd,nd->n", asked, passages.rows(own[block]))
-        for first in range(0, len(passages), _PASSAGES_A_BLOCK):
-            part = np.arange(first, min(first + _PASSAGES_A_BLOCK, len(passages)))
-            better = asked @ passages.rows(part).T > scores[:, None]
+    scores = np.empty(len(queries), dtype=np.float32)
+    blocks = [
+        np.arange(start, min(start + _QUERIES_A_BLOCK, len(queries)))
+        for start in range(0, len(queries), _QUERIES_A_BLOCK)
+    ]
+    for block in blocks:
+        scores[block] = np.einsum("nd,nd->n", queries.rows(block), passages.rows(own[block]))
+    for first in range(0, len(passages), _PASSAGES_A_BLOCK):
+        part = np.arange(first, min(first + _PASSAGES_A_BLOCK, len(passages)))
+        vectors = passages.rows(part)
+        for block in blocks:
+            better = queries.rows(block) @ vectors.T > scores[block, None]
             # Summed in another order, a passage may seem better than itself.
             inside = np.flatnonzero((own[block] >= first) & (own[block] <= part[-1]))
             better[inside, own[block[inside]] - first] = False

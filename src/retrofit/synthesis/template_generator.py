@@ -13,7 +13,7 @@ from retrofit.synthesis.plan import share
 from retrofit.synthesis.records import Request, Written
 from retrofit.synthesis.templates import Templates
 
-CODE_VERSION = 1  # raise it whenever the same request would be written otherwise
+CODE_VERSION = 2  # raise it whenever the same request would be written otherwise
 _REQUESTS_A_BLOCK = 2_000
 
 
@@ -41,8 +41,8 @@ class TemplateGenerator:
 
     def generate(self, requests: Sequence[Request], engine: Engine) -> Iterator[Written]:
         """Yield what came of each request, in their order."""
-        passages = {(request.passage.source, request.passage.passage_id): request.passage for request in requests}
-        worker = _Writing(self.templates, Collection.of(passages.values()), self.seed)
+        passages = dict.fromkeys(request.passage for request in requests)
+        worker = _Writing(self.templates, Collection.of(passages, self.templates), self.seed)
         blocks = (requests[start : start + _REQUESTS_A_BLOCK] for start in range(0, len(requests), _REQUESTS_A_BLOCK))
         return itertools.chain.from_iterable(engine.map(worker, blocks))
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.meta
 
 from retrofit.errors import UserError
 from retrofit.synthesis.records import FAMILIES, Family
 
 _MISSING = "\0"
+_SLOTS = frozenset({"title", "topic", "keyphrase", "other_keyphrase", "year", "person", "instruction", "text"})
 _FORMLESS: tuple[Family, ...] = ("document",)
 """Families that only a language model can write."""
 
@@ -75,6 +77,26 @@ class Language:
         if missing := sorted(needed - template.blocks.keys()):
             raise UserError(f"{path}: no block {missing[0]}; expected {{% block {missing[0]} %}} (paths.templates)")
         self.question_words = frozenset(self._render("question_words", {}).casefold().split())
+        try:
+            self._try()
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError) as error:
+            raise UserError(f"{path}: a form cannot be filled: {error} (paths.templates)") from error
+
+    @property
+    def form_text(self) -> str:
+        """All forms with their slots left blank: the words that are common in the language's queries."""
+        blank = dict.fromkeys(("title", "topic", "keyphrase", "other_keyphrase", "year"), " ")
+        families = [family for family in FAMILIES if family not in _FORMLESS]
+        return "\n".join(
+            self._render(family, {**blank, "person": person}) for family in families for person in (True, False)
+        )
+
+    def _try(self) -> None:
+        """Fill every form and every instruction once, so that what fails does so before work starts."""
+        for family in FAMILIES:
+            for facts in (Facts("T", ("a", "b"), "1999", None), Facts("", ())):
+                self.forms(family, facts)
+            self.prompt(family, "text")
 
     def forms(self, family: Family, facts: Facts) -> list[tuple[int, str]]:
         """Return the forms of a family that fit what is known, each with its line's number from 1.
@@ -112,32 +134,59 @@ class Templates:
     """
 
     def __init__(self, folder: Path) -> None:
+        """Look for the files; they are read when their language is needed.
+
+        Args:
+            folder: holds ``<language>.jinja``.
+
+        Raises:
+            UserError: it holds none.
+        """
         self.folder = folder
         self.languages = tuple(sorted(path.stem for path in folder.glob("*.jinja")))
         if not self.languages:
             raise UserError(f"paths.templates={folder}: no templates; expected files such as de.jinja")
         self._environment = jinja2.Environment(  # noqa: S701 -- plain text, not HTML
-            loader=jinja2.FileSystemLoader(folder), undefined=_Missing, keep_trailing_newline=False
+            undefined=_Missing
         )
         self._loaded: dict[str, Language] = {}
 
+    def __contains__(self, code: object) -> bool:
+        """Return whether there are templates in a language, or in one that includes it."""
+        return isinstance(code, str) and self._file(code) is not None
+
     def language(self, code: str) -> Language:
-        """Return the templates of a language.
+        """Return the templates of a language, or of the one that includes it (``pt`` for ``pt-BR``).
 
         Raises:
-            UserError: there are none, or they are not complete.
+            UserError: there are none, or they are not as they should be.
         """
-        if code not in self.languages:
+        file = self._file(code)
+        if file is None:
             known = ", ".join(self.languages)
             raise UserError(f"paths.templates={self.folder}: no templates in {code}; there are {known}")
-        if code not in self._loaded:
-            path = self.folder / f"{code}.jinja"
+        if file not in self._loaded:
+            path = self.folder / f"{file}.jinja"
             try:
-                template = self._environment.get_template(path.name)
+                source = path.read_text(encoding="utf-8")
+                unknown = jinja2.meta.find_undeclared_variables(self._environment.parse(source)) - _SLOTS
+                template = self._environment.from_string(source)
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it so") from error
             except jinja2.TemplateSyntaxError as error:
                 raise UserError(f"{path}, line {error.lineno}: {error.message}") from error
-            self._loaded[code] = Language(code, template, path)
-        return self._loaded[code]
+            if unknown:
+                raise UserError(f"{path}: no slot {min(unknown)}; expected one of {', '.join(sorted(_SLOTS))}")
+            self._loaded[file] = Language(file, template, path)
+        return self._loaded[file]
+
+    def _file(self, code: str) -> str | None:
+        """Return the language of the file that serves a code; None where none does."""
+        parts = code.replace("_", "-").split("-")
+        chinese = "zh-Hant" if {"Hant", "TW", "HK", "MO"} & set(parts[1:]) else "zh-Hans"
+        script = len(parts) > 1 and len(parts[1]) == 4  # another script than the usual one is another language
+        candidates = [code, *([chinese] if parts[0] == "zh" else []), *([] if script else [parts[0]])]
+        return next((name for name in candidates if name in self.languages), None)
 
     @property
     def fingerprint(self) -> str:

@@ -101,6 +101,8 @@ def build_source(
     rules: Rules | None,
     inputs: Mapping[str, Any],
     read: Callable[[Intake], None],
+    *,
+    derive_splits: bool = True,
 ) -> Path:
     """Return the folder of a source, building it first if the cache does not hold it.
 
@@ -112,6 +114,7 @@ def build_source(
         rules: what a row must keep; None takes all.
         inputs: what the pairs depend on besides; JSON-like.
         read: takes all rows in.
+        derive_splits: whether a held-out split that the source lacks is taken from its training groups.
 
     Raises:
         UserError: no row can be used or too many cannot, or the cache cannot be written.
@@ -121,7 +124,7 @@ def build_source(
 
     def build(folder: Path) -> None:
         with Refusals(kept_refusals) as refusals:
-            _build(folder, name, licence, rules, read, refusals)
+            _build(folder, name, licence, rules, read, refusals, derive_splits)
 
     return ArtefactStore(cache).get(STAGE, inputs, build)
 
@@ -133,6 +136,7 @@ def _build(
     rules: Rules | None,
     read: Callable[[Intake], None],
     refusals: Refusals,
+    derive_splits: bool,
 ) -> None:
     started = time.monotonic()
     with SpoolWriter(folder) as spool:
@@ -140,7 +144,7 @@ def _build(
         read(intake)
     read_at = time.monotonic()
     _check_enough(intake)
-    merged = merge(folder / SPOOL, refusals)
+    merged = merge(folder / SPOOL, refusals, derive_splits)
     pairs, counts = _write_pairs(folder / PAIRS, merged)
     refusals.copy_to(folder / REFUSED)
     report = {

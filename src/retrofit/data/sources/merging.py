@@ -101,12 +101,13 @@ class Merged:
             positive_start, negative_start = positive_end, negative_end
 
 
-def merge(spool: Path, refusals: Refusals) -> Merged:
+def merge(spool: Path, refusals: Refusals, derive_splits: bool = True) -> Merged:
     """Return the pairs of spooled rows.
 
     Args:
         spool: the file of a ``SpoolWriter``.
         refusals: takes the exact duplicates.
+        derive_splits: whether a held-out split that the source lacks is taken from its training groups.
     """
     table = read_records(spool)
     fresh = _without_duplicates(table, refusals)
@@ -115,7 +116,7 @@ def merge(spool: Path, refusals: Refusals) -> Merged:
     _, first = np.unique(pair_of_row[fresh], return_index=True)
     rows = np.flatnonzero(fresh)[first]
 
-    splits = _splits(table, rows)
+    splits = _splits(table, rows, derive_splits)
     questions, _ = pd.factorize(table["question_key"].to_numpy()[rows])
     positives = _links(table["positive_ids"], pair_of_row)
     shared = _shared(table, rows, splits, questions, positives)
@@ -163,12 +164,14 @@ def _links(identifiers: pa.ChunkedArray, pair_of_row: np.ndarray) -> Links:
     return links.take(~pd.DataFrame({"pair": links.pair, "passage": links.passage}).duplicated().to_numpy())
 
 
-def _splits(table: pa.Table, rows: np.ndarray) -> np.ndarray:
+def _splits(table: pa.Table, rows: np.ndarray, derive: bool) -> np.ndarray:
     """Return the split of each pair, as places in ``SPLITS`` (int8).
 
-    What the source says stands, except that a held-out split it lacks is taken from its training groups.
+    What the source says stands, except that a held-out split it lacks may be taken from its training groups.
     """
     splits: np.ndarray = table["split"].to_numpy()[rows].copy()
+    if not derive and (splits != UNSAID).all():
+        return splits
     stated = set(np.unique(splits).tolist())
     for pair in np.flatnonzero((splits == UNSAID) | (splits == _TRAIN)).tolist():
         fell = SPLITS.index(split_of(_group(table, int(rows[pair]))))
