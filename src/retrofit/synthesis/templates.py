@@ -151,6 +151,10 @@ class Templates:
         )
         self._loaded: dict[str, Language] = {}
 
+    def __reduce__(self) -> tuple[type[Templates], tuple[Path]]:
+        """Return what another process makes them from: what is loaded cannot be sent."""
+        return Templates, (self.folder,)
+
     def __contains__(self, code: object) -> bool:
         """Return whether there are templates in a language, or in one that includes it."""
         return isinstance(code, str) and self._file(code) is not None
