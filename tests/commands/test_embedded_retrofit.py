@@ -75,3 +75,7 @@ def test_a_run_is_measured_on_a_beir_folder(run: RunFolder, tmp_path: Path) -> N
     metrics = pd.read_csv(table).set_index(["model", "metric"])["value"]
     assert metrics["base", "ndcg_at_10"] == metrics["retrofitted", "ndcg_at_10"] == 1.0
     assert table.name == "evaluation_notes.csv"
+    for model in ("base", "retrofitted"):
+        queries = pd.read_parquet(table.with_name(f"evaluation_notes_{model}.parquet"))
+        means = pd.read_csv(table).query("metric == 'ndcg_at_10'").set_index("model")["value"]
+        assert queries["ndcg_at_10"].mean() == pytest.approx(means[model], abs=1e-6)
