@@ -2,9 +2,9 @@
 
     python experiments/data_source/compare.py runs/data_source
 
-Writes ``runs.csv`` (nDCG@10 of every run), ``comparison.csv`` (differences to the real pairs with 95% intervals)
-and ``interpolation.csv`` (validation gain by distance from the base) beside this file; ``README.md`` has the
-commands of the runs.
+Writes ``runs.csv`` (nDCG@10 of every run), ``gains.csv`` (differences to the base with 95% intervals), ``comparison.csv``
+(to the real pairs) and ``interpolation.csv`` (validation gain by distance from the base) beside this file; ``README.md``
+has the commands of the runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from retrofit.analysis.comparison import compare_runs, finished_runs, interpolations
 
 HERE = Path(__file__).parent
-FOLDERS = ("omosqa", "xquad")
+FOLDERS = ("omosqa_test", "xquad")
 
 
 def name_of(config: Mapping[str, Any]) -> str:
@@ -33,7 +33,9 @@ def main(folder: Path) -> None:
     compared = compare_runs(runs, "real", "data_source", FOLDERS)
     compared.runs.round(4).to_csv(HERE / "runs.csv", index=False)
     compared.differences.round(4).to_csv(HERE / "comparison.csv", index=False)
+    compared.gains.round(4).to_csv(HERE / "gains.csv", index=False)
     interpolations(runs, "data_source").round(4).to_csv(HERE / "interpolation.csv", index=False)
+    print(compared.gains.round(4).to_string())
     print(compared.differences.round(4).to_string())
 
 

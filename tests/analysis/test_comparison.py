@@ -96,6 +96,15 @@ def test_runs_are_listed_with_their_gain(runs: dict[tuple[str, int], Path]) -> N
     assert row[METRIC].item() == pytest.approx(cells.groupby("task").mean().mean())
 
 
+def test_gains_are_against_the_base(runs: dict[tuple[str, int], Path]) -> None:
+    found = compare_runs(runs, "real", "source", ["pages"]).gains.set_index(["group", "source"])
+    assert set(found["against"]) == {"base"}
+    assert found.loc[("retention_leads", "better"), "difference"] == pytest.approx(0.05, abs=0.01)
+    assert found.loc[("retention_leads", "better"), "p_holm"] < 0.01
+    assert found.loc[("retention_leads", "real"), "low"] < 0 < found.loc[("retention_leads", "real"), "high"]
+    assert found.loc[("pages", "better"), "seeds_up"] == 0
+
+
 def test_what_is_missing_is_said(runs: dict[tuple[str, int], Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished run of nothing"):
         compare_runs(runs, "nothing", "source")

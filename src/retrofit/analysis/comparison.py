@@ -34,10 +34,12 @@ class Comparison:
         runs: a row for each group, option and seed: ``base``, the metric and the ``gain``.
         differences: a row for each group and option but the reference: mean ``difference`` to it, ``low`` and ``high``
             (95%), ``seeds_up``, ``p`` and ``p_holm``.
+        gains: likewise for each group and option, against the base.
     """
 
     runs: pd.DataFrame
     differences: pd.DataFrame
+    gains: pd.DataFrame
 
 
 def finished_runs(folder: Path, name_of: Callable[[Mapping[str, Any]], str]) -> dict[tuple[str, int], Path]:
@@ -88,9 +90,10 @@ def compare_runs(
     groups = _groups(runs[reference, seeds[0]], folders)
     base = _scores(runs[reference, seeds[0]], "base", folders).merge(groups, on=CELL)
     scores = {(name, seed): _scores(runs[name, seed], "retrofitted", folders) for name in names for seed in seeds}
-    generator = np.random.default_rng(0)
+    of_differences, of_gains = np.random.default_rng(0), np.random.default_rng(1)
     table: list[dict[str, Any]] = []
     compared: list[dict[str, Any]] = []
+    gained: list[dict[str, Any]] = []
     for group in sorted(groups["group"].unique()):
         frame = base[base["group"] == group].reset_index(drop=True)
         keys = [*CELL, "query_id"]
@@ -102,26 +105,41 @@ def compare_runs(
             if np.isnan(values).any():
                 missing = f"{int(np.isnan(values).sum())} queries of {group} that {reference} was measured on"
                 raise UserError(f"{runs[run]}: lacks {missing}; measure all runs on the same queries")
-        start = weighted_mean(frame, frame[METRIC].to_numpy())
+        before = frame[METRIC].to_numpy()
+        start = weighted_mean(frame, before)
         for (name, seed), values in sorted(of_run.items()):
             mean = weighted_mean(frame, values)
             row = {"group": group, column: name, "seed": seed, "base": start, METRIC: mean}
             table.append({**row, "gain": mean - start})
-        rows = []
-        for name in names[1:]:
-            differences = np.stack([of_run[name, seed] - of_run[reference, seed] for seed in seeds])
-            low, high = bootstrap_interval(differences, frame, generator)
-            by_seed = [weighted_mean(frame, difference) for difference in differences]
-            rows.append(
-                {"group": group, column: name, "against": reference, "seeds": len(seeds), "queries": len(frame),
-                 "difference": float(np.mean(by_seed)), "low": low, "high": high,
-                 "seeds_up": sum(value > 0 for value in by_seed),
-                 "p": sign_flip_p(differences.mean(axis=0), frame, generator)}
-            )  # fmt: skip
-        for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
-            row["p_holm"] = corrected
-        compared += rows
-    return Comparison(pd.DataFrame(table), pd.DataFrame(compared))
+        others = {
+            name: np.stack([of_run[name, seed] - of_run[reference, seed] for seed in seeds]) for name in names[1:]
+        }
+        compared += _against(reference, others, frame, group, column, of_differences)
+        changes = {name: np.stack([of_run[name, seed] - before for seed in seeds]) for name in names}
+        gained += _against("base", changes, frame, group, column, of_gains)
+    return Comparison(pd.DataFrame(table), pd.DataFrame(compared), pd.DataFrame(gained))
+
+
+def _against(
+    what: str,
+    differences: Mapping[str, np.ndarray],
+    frame: pd.DataFrame,
+    group: str,
+    column: str,
+    generator: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """Return a row for each option's differences, float ``[seeds, queries]``, to what they are compared with."""
+    rows: list[dict[str, Any]] = []
+    for name, values in differences.items():
+        low, high = bootstrap_interval(values, frame, generator)
+        by_seed = [weighted_mean(frame, difference) for difference in values]
+        rows.append(
+            {"group": group, column: name, "against": what, "seeds": len(values), "queries": len(frame),
+             "difference": float(np.mean(by_seed)), "low": low, "high": high,
+             "seeds_up": sum(value > 0 for value in by_seed), "p": sign_flip_p(values.mean(axis=0), frame, generator)}
+        )  # fmt: skip
+    corrected = holm([row["p"] for row in rows])
+    return [{**row, "p_holm": value} for row, value in zip(rows, corrected, strict=True)]
 
 
 def interpolations(runs: Mapping[tuple[str, int], Path], column: str) -> pd.DataFrame:
