@@ -17,7 +17,7 @@ from typing import Any
 from retrofit.analysis.comparison import compare_runs, finished_runs, interpolations
 
 HERE = Path(__file__).parent
-FOLDERS = ("omosqa_test", "xquad")
+FOLDERS = ("omosqa_part", "xquad_part")
 
 
 def name_of(config: Mapping[str, Any]) -> str:
