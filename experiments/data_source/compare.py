@@ -3,8 +3,8 @@
     python experiments/data_source/compare.py runs/data_source
 
 Writes ``runs.csv`` (nDCG@10 of every run), ``gains.csv`` (differences to the base with 95% intervals),
-``comparison.csv`` (to the real pairs) and ``interpolation.csv`` (validation gain by distance from the base) beside this
-file; ``README.md`` has the commands of the runs.
+``comparison.csv`` (to the real pairs), ``interpolation.csv`` (validation gain by distance from the base) and ``losses.csv``
+beside this file; ``README.md`` has the commands of the runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from retrofit.analysis.comparison import compare_runs, finished_runs, interpolations
 
@@ -28,6 +30,15 @@ def name_of(config: Mapping[str, Any]) -> str:
     return {"embedded": "real", "real_and_synthetic": "both"}[source["name"]]
 
 
+def losses(runs: Mapping[tuple[str, int], Path]) -> pd.DataFrame:
+    """Return the mean training loss of the last ten steps that each run logged."""
+    rows = [
+        {"data_source": name, "seed": seed, "loss": pd.read_csv(path / "training_curve.csv")["loss"].tail(10).mean()}
+        for (name, seed), path in sorted(runs.items())
+    ]
+    return pd.DataFrame(rows)
+
+
 def main(folder: Path) -> None:
     runs = finished_runs(folder, name_of)
     compared = compare_runs(runs, "real", "data_source", FOLDERS)
@@ -35,6 +46,7 @@ def main(folder: Path) -> None:
     compared.differences.round(4).to_csv(HERE / "comparison.csv", index=False)
     compared.gains.round(4).to_csv(HERE / "gains.csv", index=False)
     interpolations(runs, "data_source").round(4).to_csv(HERE / "interpolation.csv", index=False)
+    losses(runs).round(4).to_csv(HERE / "losses.csv", index=False)
     print(compared.gains.round(4).to_string())
     print(compared.differences.round(4).to_string())
 
