@@ -2,9 +2,9 @@
 
     python experiments/data_source/compare.py runs/data_source
 
-Writes ``runs.csv`` (nDCG@10 of every run), ``gains.csv`` (differences to the base with 95% intervals),
-``comparison.csv`` (to the real pairs), ``interpolation.csv`` (validation gain by distance from the base) and ``losses.csv``
-beside this file; ``README.md`` has the commands of the runs.
+Writes beside this file: ``runs.csv`` (nDCG@10 of every run), ``gains.csv`` (differences to the base with 95% intervals),
+``comparison.csv`` (to the real pairs), ``interpolation.csv`` (validation gain by distance from the base) and
+``losses.csv``. ``README.md`` has the commands of the runs.
 """
 
 from __future__ import annotations
