@@ -2,7 +2,7 @@
 
     python experiments/data_source/compare.py runs/data_source
 
-Writes beside this file: ``runs.csv`` (nDCG@10 of every run), ``gains.csv`` (differences to the base with 95% intervals),
+Writes beside this file ``runs.csv`` (nDCG@10 of every run), ``gains.csv`` (differences to the base with intervals),
 ``comparison.csv`` (to the real pairs), ``interpolation.csv`` (validation gain by distance from the base) and
 ``losses.csv``. ``README.md`` has the commands of the runs.
 """
