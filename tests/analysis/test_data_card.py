@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.analysis.page_words import Words
 
 from retrofit.analysis.data_card import CARD, left_out, show_data_card, write_data_card
 
@@ -50,32 +50,6 @@ CONTENT: dict[str, Any] = {
         selected("field_help", "de", "de", 1) | {"query": HOSTILE, "positive": "Antwort", "positives": 2},
     ],
 }  # fmt: skip
-
-
-class Words(html.parser.HTMLParser):
-    """Collects the text of a page and refuses tags that do not nest."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.feed(page)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        pass
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data.split()
 
 
 @pytest.fixture

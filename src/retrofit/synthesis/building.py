@@ -19,13 +19,13 @@ from retrofit.artefacts import write_json
 from retrofit.data.records import LABEL, Passage, content_id
 from retrofit.data.sources.building import Intake, build_source
 from retrofit.data.sources.refusals import RefusedRowError, Row
-from retrofit.data.sources.validation import Rules
+from retrofit.data.sources.validation import Rules, check_share
 from retrofit.data.storage import RecordWriter
 from retrofit.engine import Engine
 from retrofit.errors import UserError
 from retrofit.synthesis.candidates import Candidate
-from retrofit.synthesis.chat import Generator
 from retrofit.synthesis.filters import TextFilters
+from retrofit.synthesis.generator import Generator
 from retrofit.synthesis.judge import Judge
 from retrofit.synthesis.passages import Passages, read_all
 from retrofit.synthesis.plan import Plan, share
@@ -86,10 +86,7 @@ class Synthesis:
     max_failed: float
 
     def __post_init__(self) -> None:
-        share_of_all = self.max_failed
-        number = isinstance(share_of_all, int | float) and not isinstance(share_of_all, bool)
-        if not number or not 0 <= share_of_all <= 1:
-            raise UserError(f"data_source.max_failed={share_of_all}: expected a share from 0 to 1")
+        check_share("data_source.max_failed", self.max_failed)
         languages = self.plan.cross_lingual
         if isinstance(languages, str):
             raise UserError(f"data_source.plan.cross_lingual={languages}: expected a list of languages")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from retrofit.engine import Engine
-from retrofit.synthesis.records import Failure, Request, Written
+from retrofit.synthesis.records import Failure
 
 Prompt = tuple[str, ...]
 """The turns of a conversation that a reply is asked to: the user's, the model's, and so on to the user's last."""
@@ -52,18 +52,3 @@ class ChatModel(Protocol):
             prompts: what is asked; the answer asked for is a JSON object with the text ``text``.
             engine: where the work is done, if it is done here.
         """
-
-
-class Generator(Protocol):
-    """Writes what is requested.
-
-    Attributes:
-        name: how provenance calls it.
-        identity: everything that is written depends on besides the requests; JSON-like.
-    """
-
-    name: str
-    identity: Mapping[str, Any]
-
-    def generate(self, requests: Sequence[Request], engine: Engine) -> Iterator[Written]:
-        """Yield what came of each request, in any order."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from retrofit.data.sources.validation import check_count
 from retrofit.engine import Engine
-from retrofit.errors import UserError
 from retrofit.synthesis.chat import ChatModel, Prompt, Reply
 from retrofit.synthesis.examples import Examples
 from retrofit.synthesis.records import Failure, Request, Written
@@ -86,9 +86,7 @@ class ChatGenerator:
         Raises:
             UserError: ``max_passage_characters`` is not a positive number.
         """
-        if not isinstance(max_passage_characters, int) or max_passage_characters < 1:
-            key = f"data_source.generator.max_passage_characters={max_passage_characters}"
-            raise UserError(f"{key}: expected a whole number of 1 or more")
+        check_count("data_source.generator.max_passage_characters", max_passage_characters)
         self._chat = chat
         self._templates = templates
         self._examples = examples

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from retrofit.data.records import content_id
 from retrofit.data.selection import select
+from retrofit.data.sources.validation import check_count
 from retrofit.data.storage import PairSource, RowReader
-from retrofit.errors import UserError
 
 _ROWS_A_BLOCK = 200
 _MOST_ROWS = 10_000
@@ -50,10 +50,7 @@ class Examples:
         Raises:
             UserError: none of the tasks is in the data source, or ``per_prompt`` is no number of examples.
         """
-        if isinstance(per_prompt, bool) or not isinstance(per_prompt, int) or per_prompt < 1:
-            raise UserError(
-                f"data_source.generator.examples.per_prompt={per_prompt}: expected a whole number of 1 or more"
-            )
+        check_count("data_source.generator.examples.per_prompt", per_prompt)
         opened = PairSource.open(Path(source["pairs"]))
         rows = select(opened.pairs, "train", tasks, tasks_key="data_source.generator.examples.tasks")
         self.per_prompt = per_prompt

@@ -2,8 +2,8 @@
 
 Which words tell a passage from others is read from the collection itself (term frequency by inverse document frequency,
 Spärck Jones 1972), and from the forms, whose words are common in their language: no lists of stop words, so no language
-is left out, and a collection may be small. Scripts without spaces are read as runs of one
-script (kanji, katakana, Thai between blanks), which are words or short compounds.
+is left out, and a collection may be small. Scripts without spaces are read as runs of one script (kanji, katakana, Thai
+between blanks), which are words or short compounds.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _COMMON = 0.04
 _SLOTS = 1 << 24
 
 _FRAGMENT = re.compile(r"[^\n.,;:!?()\[\]{}«»„“”\"‘…–—|/।。、，；：！？（）「」『』؟،؛・]+")
-# An apostrophe after one or two letters parts an article or a preposition from its noun (l'aviation).
 _LETTER = f"[{WORD_CHARACTERS}{MARKS}]"
+# An apostrophe after one or two letters parts an article or a preposition from its noun (l'aviation).
 _WORD = re.compile(f"{_LETTER}+(?:(?:[-‑·]|(?<={_LETTER}{{3}})['’ʼ]){_LETTER}+)*")
 _RUNS = re.compile(
     r"[\u4e00-\u9fff\u3400-\u4dbf々]{2,6}|[\u30a0-\u30ff]{3,14}|[\u0e00-\u0e7f]{4,20}|[A-Za-z][A-Za-z0-9-]{2,}"
@@ -45,34 +45,10 @@ _BIRTH = re.compile(
     r"|生まれ|出生|출생|태어|जन्म|জন্ম|เกิด"
 )
 _PRONOUN = re.compile(r"\b(?:he|she|his|her)\b")
-_PARTICLES = frozenset(
-    [
-        "af",
-        "al",
-        "bin",
-        "bint",
-        "da",
-        "de",
-        "del",
-        "della",
-        "der",
-        "des",
-        "di",
-        "do",
-        "dos",
-        "du",
-        "el",
-        "ibn",
-        "la",
-        "le",
-        "of",
-        "ten",
-        "van",
-        "von",
-        "y",
-        "zu",
-    ]
-)
+_PARTICLES = frozenset({
+    "af", "al", "bin", "bint", "da", "de", "del", "della", "der", "des", "di", "do", "dos", "du", "el", "ibn", "la",
+    "le", "of", "ten", "van", "von", "y", "zu",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from retrofit.data.curation.languages import contradiction, known_language
 from retrofit.data.curation.texts import normalised, prose
 from retrofit.data.records import content_id
-from retrofit.errors import UserError
+from retrofit.data.sources.validation import check_count, check_share
 from retrofit.synthesis.candidates import Candidate
 from retrofit.synthesis.words import MARKS, UNSPACED_CHARACTERS, WORD_CHARACTERS, is_unspaced
 
@@ -46,13 +46,9 @@ class TextFilters:
 
     def __post_init__(self) -> None:
         for name in ("min_characters", "max_characters", "max_document_characters", "copied_words", "max_passages"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"data_source.filters.{name}={value}: expected a whole number of 1 or more")
+            check_count(f"data_source.filters.{name}", getattr(self, name))
         for name in ("language_confidence", "max_copied"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and 0 <= value <= 1):
-                raise UserError(f"data_source.filters.{name}={value}: expected a share from 0 to 1, or null")
+            check_share(f"data_source.filters.{name}", getattr(self, name), optional=True)
 
     def apply(self, candidates: Sequence[Candidate]) -> None:
         """Note on each candidate what rejects it, the filters in the order length, language, copied, repeated."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from retrofit.data.sources.validation import check_count
 from retrofit.engine import Engine
 from retrofit.errors import UserError
 from retrofit.synthesis.candidates import Candidate
@@ -58,9 +59,7 @@ class Judge:
         """
         if least not in _SCORES.values():
             raise UserError(f"data_source.judge.least={least}: expected a score from 1 to 5")
-        if not isinstance(max_passage_characters, int) or max_passage_characters < 1:
-            key = f"data_source.judge.max_passage_characters={max_passage_characters}"
-            raise UserError(f"{key}: expected a whole number of 1 or more")
+        check_count("data_source.judge.max_passage_characters", max_passage_characters)
         self._chat = chat
         self._cache = cache
         self._max_passage_characters = max_passage_characters

@@ -19,7 +19,7 @@ from retrofit.data.sources.columns import identifier, value_at
 from retrofit.data.sources.files import BEIR, DataFile, find_files, find_format, fingerprints
 from retrofit.data.sources.refusals import RefusedRowError, Row, described
 from retrofit.data.sources.rows import read_rows
-from retrofit.data.sources.validation import check_language, check_text
+from retrofit.data.sources.validation import check_language, check_share, check_text
 from retrofit.data.splits import split_of
 from retrofit.data.storage import PairSource, RowReader
 from retrofit.errors import UserError
@@ -103,8 +103,7 @@ def folder_passages(
         raise UserError(f"{key}.columns.{unknown[0]}: no such field; expected {', '.join(sorted(_COLUMNS))}")
     if not columns.get("text"):
         raise UserError(f"{key}.columns.text=null: expected the field that holds the passage")
-    if isinstance(max_refused, bool) or not isinstance(max_refused, int | float) or not 0 <= max_refused <= 1:
-        raise UserError(f"{key}.max_refused={max_refused}: expected a share from 0 to 1")
+    check_share(f"{key}.max_refused", max_refused)
     files = find_files(path, f"{key}.path")
     form, files = find_format(files, format, str(path), key)
     beir = form == BEIR
@@ -127,7 +126,9 @@ def folder_passages(
 
     def read() -> Iterator[SourcePassage]:
         answering = _answering(judgements)
-        measured = {_text_id(row, columns) for row in rows() if str(row.values.get("_id")) in answering}
+        # Where nothing is held out, the files are read once.
+        documents = rows() if answering else ()
+        measured = {_text_id(row, columns) for row in documents if str(row.values.get("_id")) in answering}
         refused: list[str] = []
         number = 0
         for number, row in enumerate(rows(), start=1):  # noqa: B007 -- counted

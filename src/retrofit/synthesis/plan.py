@@ -9,6 +9,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from retrofit.data.sources.validation import check_count
 from retrofit.errors import UserError
 from retrofit.synthesis.records import FAMILIES, Family, Request, SourcePassage
 
@@ -32,11 +33,8 @@ class Plan:
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("max_passages", "per_passage"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not whole and not (value is None and name == "max_passages"):
-                raise UserError(f"data_source.plan.{name}={value}: expected a whole number of 1 or more")
+        check_count("data_source.plan.max_passages", self.max_passages, optional=True)
+        check_count("data_source.plan.per_passage", self.per_passage)
         for family, weight in self.families.items():
             if family not in FAMILIES or family == "document":
                 expected = ", ".join(name for name in FAMILIES if name != "document")

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from retrofit.data.records import content_id
+from retrofit.data.sources.validation import check_count
 from retrofit.engine import Engine
-from retrofit.errors import UserError
 from retrofit.models.bi_encoder import Kind, Pooling, Precision
 from retrofit.models.embeddings import Embeddings, EmbeddingStore
 from retrofit.models.precision import EncodingSettings, resolve_precision
@@ -45,8 +45,7 @@ class RoundTrip:
         Raises:
             UserError: ``k`` is no number of passages.
         """
-        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
-            raise UserError(f"data_source.round_trip.k={k}: expected a whole number of 1 or more, or null")
+        check_count("data_source.round_trip.k", k, optional=True)
         pooling: Pooling | None = model["pooling"]
         prompts: dict[Kind, str] | None = model["prompts"]
         self.k = k

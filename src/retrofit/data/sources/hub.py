@@ -16,7 +16,7 @@ from retrofit.data.sources.columns import ExampleReader, RowMapping
 from retrofit.data.sources.files import find_files, fingerprints
 from retrofit.data.sources.judged import take_judged
 from retrofit.data.sources.refusals import Row
-from retrofit.data.sources.validation import Rules
+from retrofit.data.sources.validation import Rules, check_count
 from retrofit.errors import UserError
 
 
@@ -41,8 +41,7 @@ class HubSet:
             raise UserError(
                 "data_source.path=null: expected the name of a set on the hub, or a folder of the same form"
             )
-        if self.rows is not None and (not isinstance(self.rows, int) or self.rows < 1):
-            raise UserError(f"data_source.rows={self.rows}: expected a whole number of 1 or more, or null")
+        check_count("data_source.rows", self.rows, optional=True)
 
     def inputs(self) -> dict[str, Any]:
         """Return what identifies its content: of a local folder the files, else name and revision."""

@@ -23,6 +23,7 @@ SPLIT_NAMES: Mapping[str, Split] = {
 }
 
 _UNUSABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
+_OR_NULL = {True: ", or null", False: ""}
 _LANGUAGE = re.compile("[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 
 
@@ -43,12 +44,9 @@ class Rules:
     query_may_equal_positive: bool
 
     def __post_init__(self) -> None:
-        if not _is_number(self.max_refused) or not 0 <= self.max_refused <= 1:
-            raise UserError(f"data_source.max_refused={self.max_refused}: expected a share from 0 to 1")
+        check_share("data_source.max_refused", self.max_refused)
         for key in ("max_query_characters", "max_passage_characters"):
-            value = getattr(self, key)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"data_source.{key}={value}: expected a whole number of 1 or more")
+            check_count(f"data_source.{key}", getattr(self, key))
 
     def check_texts(self, query: str, positives: Sequence[str], negatives: Sequence[str]) -> None:
         """Return if the texts of a row can be used together.
@@ -67,6 +65,27 @@ class Rules:
                 raise RefusedRowError(Reason.NEGATIVE_IS_POSITIVE, "negative", text)
         if query in positives and not self.query_may_equal_positive:
             raise RefusedRowError(Reason.QUERY_IS_POSITIVE, "positive", query)
+
+
+def check_share(key: str, value: object, *, optional: bool = False) -> None:
+    """Return if the value of a configuration key is a number from 0 to 1, or None where that is a value too.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not (value is None and optional) and not (_is_number(value) and 0 <= value <= 1):  # type: ignore[operator]
+        raise UserError(f"{key}={value}: expected a share from 0 to 1{_OR_NULL[optional]}")
+
+
+def check_count(key: str, value: object, *, optional: bool = False) -> None:
+    """Return if the value of a configuration key is a whole number above 0, or None where that is a value too.
+
+    Raises:
+        UserError: it is not.
+    """
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (value is None and optional) and not (whole and value >= 1):  # type: ignore[operator]
+        raise UserError(f"{key}={value}: expected a whole number of 1 or more{_OR_NULL[optional]}")
 
 
 def check_text(text: object, field: str, most: int) -> str:
