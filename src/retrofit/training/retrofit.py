@@ -26,6 +26,8 @@ from retrofit.evaluation.evaluate import write_results
 from retrofit.evaluation.suites import evaluate_suites
 from retrofit.evaluation.summary import headline, metrics_frame
 from retrofit.instantiation import instantiate
+from retrofit.losses.objective import check_dimensions
+from retrofit.losses.step import Objective
 from retrofit.models.adapters import apply_adapter, interpolate, merged_weights
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import state_fingerprint, weights_fingerprint
@@ -40,6 +42,7 @@ from retrofit.training.interpolation import try_weights, weights_to_try
 from retrofit.training.module import RetrievalModule
 from retrofit.training.refresh import CurrentNegatives, RefreshNegatives, steps_between
 from retrofit.training.run_folder import RunFolder
+from retrofit.training.teacher import Teacher
 from retrofit.training.wandb_mirror import WandbMirror
 
 log = logging.getLogger(__name__)
@@ -145,7 +148,9 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     started = time.monotonic()
     job = Job.prepare(config, run)
     _write_data_manifest(job)
-    base_results = job.measure(job.encoder(), job.base, "base")
+    base = job.encoder()
+    check_dimensions(config["loss"]["dimensions"], base.dimension)
+    base_results = job.measure(base, job.base, "base")
     seconds = {"base": time.monotonic() - started}
 
     trained_at = time.monotonic()
@@ -197,16 +202,18 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     mined = job.mined()
     current = None if mined is None else CurrentNegatives(mined)
     batches = planned_batches(config, job.data, encoder, current)
+    teacher = Teacher.of(config, job.data)
     batching, trainer_config = config["batching"], config["trainer"]
     module = RetrievalModule(
         encoder,
-        instantiate(config["loss"]),
+        objective_of(config["loss"], encoder, teacher),
         instantiate(config["optimizer"]["optimizer"]),
         anchor_weight=config["anchor"]["weight"],
         total_steps=len(batches),
         warmup_fraction=config["optimizer"]["warmup_fraction"],
         chunk_tokens=batching["chunk_tokens"],
         seed=config["seed"],
+        teacher=teacher,
     )
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     log.info(
@@ -239,6 +246,19 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
         log.info("resuming from %s", last.name)
     trainer.fit(module, datamodule=RetrievalDataModule(batches), ckpt_path=last, weights_only=True)
     return encoder.eval()
+
+
+def objective_of(loss: Mapping[str, Any], encoder: BiEncoder, teacher: Teacher | None) -> Objective:
+    """Return the objective that the values of ``loss`` describe, for the embeddings of an encoder and a teacher.
+
+    Raises:
+        UserError: the embeddings are shorter than the loss asks for.
+    """
+    settings = {name: value for name, value in loss.items() if name != "teacher"}
+    built: Objective = instantiate(
+        {**settings, "dimension": encoder.dimension, "teacher_dimension": teacher.dimension if teacher else 0}
+    )
+    return built
 
 
 def _refreshes(job: Job, encoder: BiEncoder, current: CurrentNegatives | None) -> list[RefreshNegatives]:
