@@ -44,7 +44,8 @@ def loader(homogeneous: Homogeneous, rank: int, world_size: int, done: int) -> I
 
 def same(first: TokenBatch, second: TokenBatch) -> bool:
     lists = (first.token_ids, first.anchors, first.n_queries) == (second.token_ids, second.anchors, second.n_queries)
-    return lists and torch.equal(first.relevance, second.relevance)
+    tensors = ("relevance", "query_ids", "passage_ids", "answers")
+    return lists and all(torch.equal(getattr(first, name), getattr(second, name)) for name in tensors)
 
 
 @pytest.mark.parametrize("homogeneous", get_args(Homogeneous))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from retrofit.data.batching import TokenBatch
 from retrofit.losses.step import Objective, StepEmbeddings
 from retrofit.models.bi_encoder import BiEncoder, chunks_by_length, pad
 from retrofit.training.teacher import Teacher
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter] | list[dict[str, Any]]], torch.optim.Optimizer]
+OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 
 class RetrievalModule(pl.LightningModule):
