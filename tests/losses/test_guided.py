@@ -57,6 +57,13 @@ def test_the_same_is_masked_as_by_loops(
     np.testing.assert_array_equal(found.numpy(), by_loops(relevance, scores, margin, relative, in_batch_only))
 
 
+@pytest.mark.parametrize("positive", [0.5, -0.5])
+def test_a_relative_margin_lies_below_the_positive_on_either_side_of_zero(positive: float) -> None:
+    scores = torch.tensor([[positive, positive - 0.1, positive - 0.2]])
+    found = guided_relevance(torch.tensor([[1, -1, -1]]), scores, 0.3, relative=True)
+    assert found.tolist() == [[1, 0, -1]]
+
+
 @pytest.mark.parametrize("in_batch_only", [False, True])
 @pytest.mark.parametrize(("margin", "relative"), [(0.0, False), (0.2, False), (0.3, True)])
 def test_loss_and_gradient_are_those_of_the_loops(

@@ -161,6 +161,17 @@ def test_weighted_negatives_are_those_of_the_loops(
     assert_equals(InfoNCE(0.2, hardness=hardness), lambda step: loop_info_nce(step, 1 / 0.2, hardness), step)
 
 
+def test_weights_hold_in_both_directions(random_step: Any, assert_equals: Any, loop_info_nce: Any) -> None:
+    def reference(step: StepEmbeddings) -> Tensor:
+        turned = StepEmbeddings(step.passages, step.queries, step.relevance.T, step.passage_ids, step.answers)
+        loss: Tensor = 0.7 * loop_info_nce(step, 1 / 0.2, 0.8) + 0.3 * loop_info_nce(turned, 1 / 0.2, 0.8)
+        return loss
+
+    step = random_step(5)
+    assert ((step.relevance == -1).sum(dim=0)[:4] > 1).any()
+    assert_equals(InfoNCE(0.2, 0.3, hardness=0.8), reference, step)
+
+
 def test_hardness_moves_the_weight_to_the_hardest_negative() -> None:
     scores = torch.tensor([[1.0, 2.0, 0.0, -1.0]], requires_grad=True)
     relevance = torch.tensor([[1, -1, -1, -1]])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,9 +27,7 @@ def kl_divergence(scores: Tensor, teacher_scores: Tensor, relevance: Tensor) -> 
         float scalar; zero (with a gradient of zero) if everything is masked.
     """
     masked = relevance == 0
-    lowest = torch.finfo(scores.dtype).min  # instead of -inf: a row that is masked whole then leaves no NaN behind
-    student = scores.masked_fill(masked, lowest).log_softmax(dim=1)
-    teacher = teacher_scores.masked_fill(masked, lowest).log_softmax(dim=1)
+    student, teacher = (part.masked_fill(masked, float("-inf")).log_softmax(dim=1) for part in (scores, teacher_scores))
     divergence = functional.kl_div(student, teacher, reduction="none", log_target=True).masked_fill(masked, 0).sum()
     return divergence / (~masked).any(dim=1).sum().clamp(min=1)
 

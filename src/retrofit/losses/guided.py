@@ -31,8 +31,9 @@ def guided_relevance(
         relevance of the same shape and type.
     """
     lowest = guide_scores.masked_fill(relevance != 1, float("inf")).amin(dim=1, keepdim=True)
+    # Without a positive the lowest is infinite and the limit infinite or undefined: nothing lies above either.
     limit = lowest - (lowest.abs() * margin if relative else margin)
-    masked = (relevance == -1) & (guide_scores > limit) & lowest.isfinite()
+    masked = (relevance == -1) & (guide_scores > limit)
     if in_batch_only:
         masked &= (relevance == 1).any(dim=0)
     return torch.where(masked, torch.zeros_like(relevance), relevance)
