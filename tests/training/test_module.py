@@ -59,7 +59,12 @@ def adapted(load: Load, compose: Compose, adapter: str, **options: Any) -> BiEnc
 
 
 def module_of(
-    encoder: BiEncoder, chunk_tokens: int = 256, seed: int = 0, loss: Any = None, anchor_weight: float = 0.0
+    encoder: BiEncoder,
+    chunk_tokens: int = 256,
+    seed: int = 0,
+    loss: Any = None,
+    anchor_weight: float = 0.0,
+    kept_tokens: int | None = None,
 ) -> RetrievalModule:
     return RetrievalModule(
         encoder,
@@ -69,6 +74,8 @@ def module_of(
         total_steps=STEPS,
         warmup_fraction=0.2,
         chunk_tokens=chunk_tokens,
+        kept_tokens=kept_tokens,
+        precision="float32",
         seed=seed,
     )
 
@@ -78,12 +85,17 @@ def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("adapter", ["lora", "dora", "full"])
-@pytest.mark.parametrize("chunk_tokens", [1, 150, 100_000])
+@pytest.mark.parametrize(("chunk_tokens", "kept_tokens"), [(1, None), (150, 0), (150, 300), (100_000, None)])
 def test_a_step_has_the_loss_and_gradient_of_one_plain_forward(
-    load_tiny: Load, train_config: Compose, batches: PlannedBatches, adapter: str, chunk_tokens: int
+    load_tiny: Load,
+    train_config: Compose,
+    batches: PlannedBatches,
+    adapter: str,
+    chunk_tokens: int,
+    kept_tokens: int | None,
 ) -> None:
     encoder = adapted(load_tiny, train_config, adapter, dropout=0.0).train().double()
-    module, batch = module_of(encoder, chunk_tokens, loss=InfoNCE(0.5, 0.3)), batches[0]
+    module, batch = module_of(encoder, chunk_tokens, loss=InfoNCE(0.5, 0.3), kept_tokens=kept_tokens), batches[0]
     loss = module.training_step(batch, 0)
     loss.backward()
     chunked = gradients(encoder)
@@ -107,6 +119,30 @@ def test_a_step_has_the_loss_and_gradient_of_one_plain_forward(
         torch.testing.assert_close(
             chunked[name], gradient, atol=1e-6, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
         )
+
+
+@pytest.mark.parametrize("kept_tokens", [0, 400])
+def test_computing_activations_again_drops_the_same_units(
+    load_tiny: Load,
+    train_config: Compose,
+    batches: PlannedBatches,
+    kept_tokens: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(RetrievalModule, "global_step", 4)
+    found = []
+    for kept in (None, kept_tokens):
+        encoder = adapted(load_tiny, train_config, "lora", dropout=0.3).train()
+        module = module_of(encoder, chunk_tokens=150, loss=InfoNCE(0.5, 0.3), kept_tokens=kept)
+        module.on_train_batch_start(batches[0], 4)
+        loss = module.training_step(batches[0], 4)
+        torch.rand(7)  # whatever is drawn between the two passes does not matter
+        loss.backward()
+        found.append({"loss": loss.detach(), **gradients(encoder)})
+    kept_all, computed_again = found
+    assert kept_all.keys() == computed_again.keys()
+    for name, tensor in kept_all.items():
+        torch.testing.assert_close(computed_again[name], tensor, atol=1e-6, rtol=0, msg=name)
 
 
 def test_embeddings_come_in_the_order_of_the_texts(load_tiny: Load) -> None:
@@ -233,7 +269,16 @@ def test_a_checkpoint_holds_trainable_weights_only(
 def test_the_learning_rate_rises_and_falls_linearly() -> None:
     encoder: Any = torch.nn.Linear(2, 2)
     module = RetrievalModule(
-        encoder, InfoNCE(1.0), lambda parameters: torch.optim.SGD(parameters, lr=1.0), 0.0, 10, 0.2, 10, 0
+        encoder,
+        InfoNCE(1.0),
+        lambda parameters: torch.optim.SGD(parameters, lr=1.0),
+        0.0,
+        10,
+        0.2,
+        10,
+        None,
+        "float32",
+        0,
     )
     configured = module.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]

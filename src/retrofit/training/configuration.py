@@ -66,6 +66,7 @@ NUMBERS = (
     Number("batching.steps", 1, whole=True, optional=True),
     Number("batching.max_length", 8, whole=True),
     Number("batching.chunk_tokens", 8, whole=True),
+    Number("batching.kept_tokens", 0, whole=True, optional=True),
     Number("batching.alpha.task", 0),
     Number("batching.alpha.language", 0),
     Number("loss.temperature", 0, above=True),
@@ -120,6 +121,7 @@ MINED_CHOICES = {
 CHOICES = {
     "batching.homogeneous": get_args(Homogeneous),
     "model.pooling": get_args(Pooling),
+    "trainer.fused_layers": (True, False),
     "trainer.precision": ("auto", *get_args(Precision)),
     "evaluation.precision": ("auto", *get_args(Precision)),
 }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from retrofit.data.batching import TokenBatch
-from retrofit.models.bi_encoder import BiEncoder, chunks_by_length, pad
+from retrofit.models.bi_encoder import BiEncoder, Precision
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -23,7 +23,9 @@ class RetrievalModule(pl.LightningModule):
         encoder: the bi-encoder; what its backbone lets learn is trained.
         loss: takes query embeddings, passage embeddings and relevance.
         anchor_weight: factor on the mean of ``1 - cosine`` between the anchors' embeddings and the base's.
-        chunk_tokens: tokens, padding counted, that go through the backbone at once.
+        chunk_tokens: tokens that go through the backbone at once.
+        kept_tokens: tokens of a step whose activations are kept; those of the others are computed twice.
+        precision: of the matrix products.
         warmup_fraction: share of all steps over which the learning rate rises from zero.
         seed: of dropout; every step seeds itself, so a resumed run draws the same masks.
     """
@@ -37,6 +39,8 @@ class RetrievalModule(pl.LightningModule):
         total_steps: int,
         warmup_fraction: float,
         chunk_tokens: int,
+        kept_tokens: int | None,
+        precision: Precision,
         seed: int,
     ) -> None:
         super().__init__()
@@ -44,6 +48,8 @@ class RetrievalModule(pl.LightningModule):
         self.loss = loss
         self.anchor_weight = anchor_weight
         self.chunk_tokens = chunk_tokens
+        self.kept_tokens = kept_tokens
+        self.precision: Precision = precision
         self.warmup_fraction = warmup_fraction
         self.total_steps = total_steps
         self.seed = seed
@@ -52,25 +58,15 @@ class RetrievalModule(pl.LightningModule):
 
     def embed(self, token_ids: list[list[int]]) -> Tensor:
         """Return unit-length embeddings ``[texts, dimension]`` of texts given as token ids, in their order."""
-        lengths = [len(ids) for ids in token_ids]
-        pad_token_id = self.encoder.tokenizer.pad_token_id
-        parts, order = [], []
-        for positions in chunks_by_length(lengths, self.chunk_tokens):
-            input_ids, mask = pad([token_ids[i] for i in positions], pad_token_id)
-            parts.append(self.encoder(input_ids.to(self.device), mask.to(self.device)))
-            order.extend(positions)
-        place = torch.empty(len(order), dtype=torch.int64, device=self.device)
-        place[torch.tensor(order, device=self.device)] = torch.arange(len(order), device=self.device)
-        return torch.cat(parts)[place]
+        return self.encoder.embed(token_ids, self.chunk_tokens, self.kept_tokens, self.precision)
 
     def training_step(self, batch: TokenBatch, _batch_index: int) -> Tensor:
         """Return the loss of a step, a scalar."""
         embeddings = self.embed(batch.token_ids + batch.anchors)
         queries, passages, anchors = embeddings.tensor_split((batch.n_queries, len(batch.token_ids)))
-        with torch.autocast(self.device.type, enabled=False):
-            loss: Tensor = self.loss(queries, passages, batch.relevance.to(self.device))
-            if batch.anchors:
-                loss = loss + self.anchor_weight * self.drift(anchors, batch.anchors)
+        loss: Tensor = self.loss(queries, passages, batch.relevance.to(self.device))
+        if batch.anchors:
+            loss = loss + self.anchor_weight * self.drift(anchors, batch.anchors)
         return loss
 
     def drift(self, embeddings: Tensor, token_ids: list[list[int]]) -> Tensor:
@@ -80,10 +76,9 @@ class RetrievalModule(pl.LightningModule):
             embeddings: float ``[texts, dimension]``, unit length.
             token_ids: the texts.
         """
-        precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.trainer.precision == "bf16-mixed")
         was_training = self.encoder.training
         self.encoder.eval()  # the base is where it is: dropout is for what learns
-        with torch.no_grad(), precision, self.encoder.backbone.disable_adapter():
+        with torch.no_grad(), self.encoder.backbone.disable_adapter():
             base = self.embed(token_ids)
         self.encoder.train(was_training)
         return 1 - (embeddings * base).sum(dim=1).mean()

@@ -44,8 +44,6 @@ from retrofit.training.wandb_mirror import WandbMirror
 
 log = logging.getLogger(__name__)
 
-LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed"}
-
 
 @dataclass
 class Job:
@@ -193,6 +191,7 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     pl.seed_everything(config["seed"], verbose=False)
     encoder = job.encoder(dropout=config["model"]["dropout"])
     apply_adapter(encoder, instantiate(config["adapter"]["config"]))
+    encoder.fused = config["trainer"]["fused_layers"]
     encoder.train()
     mined = job.mined()
     current = None if mined is None else CurrentNegatives(mined)
@@ -206,6 +205,8 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
         total_steps=len(batches),
         warmup_fraction=config["optimizer"]["warmup_fraction"],
         chunk_tokens=batching["chunk_tokens"],
+        kept_tokens=batching["kept_tokens"],
+        precision=resolve_precision(trainer_config["precision"], "cuda" if torch.cuda.is_available() else "cpu"),
         seed=config["seed"],
     )
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
@@ -216,11 +217,9 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
         trainable / 1e6,
         sum(p.numel() for p in module.parameters()) / 1e6,
     )
-    precision = resolve_precision(trainer_config["precision"], "cuda" if torch.cuda.is_available() else "cpu")
     trainer = pl.Trainer(
         accelerator=trainer_config["accelerator"],
         devices=trainer_config["devices"],
-        precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
         gradient_clip_val=config["optimizer"]["clip_norm"],
         max_epochs=1,
         logger=False,
