@@ -38,6 +38,8 @@ def test_shipped_configurations_keep_the_rules(train_config: Compose, overrides:
         "anchor=base",
         "batching.chunk_tokens=64",
         "negatives.random=0",
+        "trainer.divergence.factor=null",
+        "trainer.divergence.patience=50",
     ],
 )
 def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override: str) -> None:
@@ -120,6 +122,11 @@ def test_what_would_only_fail_after_the_training_is_found_before_it(
         ("loss.temperature", ["loss.temperature=null"]),
         ("trainer.checkpoint_every", ["trainer.checkpoint_every=0"]),
         ("trainer.log_every", ["trainer.log_every=0"]),
+        ("trainer.keep_checkpoints", ["trainer.keep_checkpoints=0"]),
+        ("trainer.divergence.factor", ["trainer.divergence.factor=1"]),
+        ("trainer.divergence.window", ["trainer.divergence.window=0"]),
+        ("trainer.divergence.patience", ["trainer.divergence.patience=0"]),
+        ("trainer.divergence.patience", ["trainer.divergence.patience=51"]),
         ("data_scale.pairs_per_language", ["data_scale.pairs_per_language=0"]),
         ("task_mix.weights", ["+task_mix.weights.field_help=-1"]),
         ("task_mix.weights", ["task_mix=field_help", "+task_mix.weights.field_help=0"]),

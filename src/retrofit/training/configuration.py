@@ -220,6 +220,10 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     enough = batching["chunk_tokens"] >= batching["max_length"]
     yield enough, "batching.chunk_tokens", "at least batching.max_length"
 
+    divergence = config["trainer"]["divergence"]
+    settles = 2 * divergence["patience"] <= divergence["window"]
+    yield settles, "trainer.divergence.patience", "at most half of trainer.divergence.window"
+
     tasks, weights = config["task_mix"]["tasks"], config["task_mix"]["weights"]
     known = tasks is None or set(weights) <= set(tasks)
     factors = all(Number("", 0).allows(weight) for weight in weights.values())

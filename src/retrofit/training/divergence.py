@@ -19,13 +19,13 @@ from retrofit.errors import UserError
 class LossLevel:
     """Tells a loss that has left its level for good from one that varies.
 
-    Half of all losses of a steady training lie below their median, so ``patience`` of them in a row far above it are
-    no chance: even if every loss above the median were that far above, it happens once in ``2 ** patience`` steps.
+    Half of all losses of a steady training lie below their median, however much they vary, so ``patience`` of them in
+    a row far above it are no chance: that happens less than once in ``2 ** patience`` steps.
 
     Attributes:
         factor: a loss is high above this multiple of the median; None for never.
-        window: how many of the last losses that were not high the median is of; until there are so many, none is high.
-        patience: high losses in a row that mean divergence.
+        window: how many losses before this one the median is of; until there are so many, none is high.
+        patience: high losses in a row that mean divergence; at most half of the window, or the median follows them.
         losses: those the median is of.
         high: how many of the last losses were high.
     """
@@ -39,11 +39,9 @@ class LossLevel:
     def has_left(self, loss: float) -> bool:
         """Take up the loss of a step and return whether it is the last of ``patience`` high ones."""
         median = self.median
-        if self.factor is None or median is None or loss <= self.factor * median:
-            self.losses.append(loss)
-            self.high = 0
-        else:
-            self.high += 1
+        is_high = self.factor is not None and median is not None and loss > self.factor * median
+        self.high = self.high + 1 if is_high else 0
+        self.losses.append(loss)
         return self.high >= self.patience
 
     @property
@@ -96,8 +94,8 @@ class StopOnDivergence(pl.Callback):
         if not math.isfinite(self._gradient_norm):
             self._stop(trainer, loss, f"the loss is {loss:.4g} and the norm of its gradient {self._gradient_norm}")
         if self.level.has_left(loss):
-            multiple = f"{self.level.factor:g} times its median of {self.level.median:.4g}"
-            self._stop(trainer, loss, f"the loss is {loss:.4g}, for {self.level.high} steps above {multiple}")
+            level = f"{self.level.factor:g} times its median, which is now {self.level.median:.4g}"
+            self._stop(trainer, loss, f"the loss is {loss:.4g}, for {self.level.high} steps above {level}")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the losses by which the next is judged."""
