@@ -194,7 +194,8 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     config, run = job.config, job.run
     pl.seed_everything(config["seed"], verbose=False)
     encoder = job.encoder(dropout=config["model"]["dropout"])
-    apply_adapter(encoder, instantiate(config["adapter"]["config"]))
+    adapter = config["adapter"]
+    apply_adapter(encoder, instantiate(adapter["config"]), adapter["layers"], adapter["train_embeddings"])
     encoder.train()
     mined = job.mined()
     current = None if mined is None else CurrentNegatives(mined)
