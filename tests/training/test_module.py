@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from retrofit.losses.info_nce import InfoNCE
 from retrofit.models.adapters import apply_adapter
 from retrofit.models.bi_encoder import BiEncoder, pad
 from retrofit.training.callbacks import CURVE_COLUMNS, TrainingCurve, checkpoint_every
+from retrofit.training.checkpoint_files import CheckpointFiles
 from retrofit.training.datamodule import RetrievalDataModule
 from retrofit.training.module import RetrievalModule
 from retrofit.training.retrofit import planned_batches
@@ -169,9 +171,15 @@ def test_dropout_replays_by_seed_and_step(
     other = module_of(load_tiny(dropout=0.3).train(), seed=1)
     assert not torch.equal(run_step(other, batch, 3, monkeypatch), losses[0])
     # What was drawn in between does not matter.
-    torch.rand(17)
+    drawn = random.random(), np.random.random(), torch.rand(17)  # noqa: S311
     again = module_of(load_tiny(dropout=0.3).train())
     assert torch.equal(run_step(again, batch, 3, monkeypatch), losses[0])
+    again.on_train_batch_start(batch, 3)
+    first = random.random(), np.random.random(), torch.rand(17)  # noqa: S311
+    again.on_train_batch_start(batch, 3)
+    second = random.random(), np.random.random(), torch.rand(17)  # noqa: S311
+    assert first[:2] == second[:2] != drawn[:2]
+    assert torch.equal(first[2], second[2])
 
 
 def fit(
@@ -193,6 +201,7 @@ def fit(
             TrainingCurve(folder / "training_curve.csv", 2, mirrored.append),
             StopAfter(),
         ],
+        plugins=[CheckpointFiles(keep=1)],
     )  # fmt: skip
     trainer.fit(module, datamodule=RetrievalDataModule(batches), ckpt_path=resume, weights_only=True)
     return mirrored
@@ -264,6 +273,12 @@ def test_a_checkpoint_holds_trainable_weights_only(
     for name, tensor in stored["state_dict"].items():
         assert torch.equal(tensor, trainable[name])
     assert not any("word_embeddings" in name for name in stored["state_dict"])
+    (optimizer,) = stored["optimizer_states"]
+    assert len(optimizer["state"]) == len(trainable)
+    assert {int(state["step"]) for state in optimizer["state"].values()} == {STEPS}
+    assert [scheduler["last_epoch"] for scheduler in stored["lr_schedulers"]] == [STEPS]
+    assert stored["RetrievalDataModule"] == {"done": STEPS}
+    assert stored["global_step"] == STEPS
 
 
 def test_the_learning_rate_rises_and_falls_linearly() -> None:

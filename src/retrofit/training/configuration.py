@@ -78,6 +78,10 @@ NUMBERS = (
     Number("negatives.given", 0, whole=True),
     Number("negatives.random", 0, whole=True),
     Number("trainer.checkpoint_every", 1, whole=True),
+    Number("trainer.keep_checkpoints", 1, whole=True),
+    Number("trainer.divergence.factor", 1, above=True, optional=True),
+    Number("trainer.divergence.window", 1, whole=True),
+    Number("trainer.divergence.patience", 1, whole=True),
     Number("trainer.log_every", 1, whole=True),
     Number("model.max_length", 8, whole=True),
     Number("model.dropout", 0, 1, optional=True),
@@ -110,6 +114,19 @@ ENGINE_NUMBERS = (
 
 INSPECT_NUMBERS = (*DATA_NUMBERS, Number("sample", 1, whole=True), Number("examples", 0, whole=True))
 
+ADAPTER_NUMBERS = (
+    Number("adapter.config.r", 1, whole=True),
+    Number("adapter.config.lora_alpha", 0, above=True),
+    Number("adapter.config.lora_dropout", 0, 1),
+)
+"""Of a low-rank adapter; adapter=full has none of them."""
+
+ADAPTER_CHOICES = {
+    "adapter.config.bias": ("none", "lora_only", "all"),
+    "adapter.config.use_dora": (True, False),
+    "adapter.config.use_rslora": (True, False),
+}
+
 MINED_CHOICES = {
     "negatives.mined.search": get_args(SearchKind),
     "negatives.mined.pool": get_args(SearchedIn),
@@ -135,6 +152,9 @@ def check(config: Mapping[str, Any]) -> None:
     """
     _check_numbers(config, NUMBERS)
     _check_choices(config, CHOICES)
+    if config["adapter"]["config"] is not None:
+        _check_numbers(config, ADAPTER_NUMBERS)
+        _check_choices(config, ADAPTER_CHOICES)
     _check_mining(config)
     for holds, key, expected in _rules(config):
         if not holds:
@@ -218,6 +238,10 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     enough = batching["chunk_tokens"] >= batching["max_length"]
     yield enough, "batching.chunk_tokens", "at least batching.max_length"
 
+    divergence = config["trainer"]["divergence"]
+    settles = 2 * divergence["patience"] <= divergence["window"]
+    yield settles, "trainer.divergence.patience", "at most half of trainer.divergence.window"
+
     tasks, weights = config["task_mix"]["tasks"], config["task_mix"]["weights"]
     known = tasks is None or set(weights) <= set(tasks)
     factors = all(Number("", 0).allows(weight) for weight in weights.values())
@@ -225,11 +249,18 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     left = tasks is None or any(weights.get(task, 1) > 0 for task in tasks)
     yield left, "task_mix.weights", "at least one of task_mix.tasks above 0"
 
+    yield from _adapter_rules(config["adapter"])
     adapted = not anchor["texts"] or config["adapter"]["config"] is not None
     yield (
         adapted,
         "anchor.texts",
         "0 with adapter=full: the base is what is left when the adapter is switched off (anchor=none)",
+    )
+    biases = (config["adapter"]["config"] or {}).get("bias", "none")
+    yield (
+        not anchor["texts"] or biases == "none",
+        "anchor.texts",
+        f"0 with adapter.config.bias={biases}: a bias that learns stays when the adapter is switched off (anchor=none)",
     )
     yield "held_out" in suites, "evaluation.suites", "a suite named held_out"
     for name, suite in suites.items():
@@ -242,6 +273,22 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
         "export.interpolation",
         "one weight: to choose among several, evaluation.suites needs a suite whose name starts with 'retention' "
         "and another",
+    )
+
+
+def _adapter_rules(adapter: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether it holds, key, what was expected) of the rules of ``adapter``."""
+    layers = adapter["layers"]
+    numbers = layers if isinstance(layers, list) else [layers]
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers) and numbers != []
+    expected = "null, the number of the first layers, of the last ones with a minus, or a list of numbers"
+    yield layers is None or whole, "adapter.layers", expected
+    full = adapter["config"] is None
+    trains = adapter["train_embeddings"]
+    yield (
+        trains in ((True, False) if full else (False,)),
+        "adapter.train_embeddings",
+        ("true or false" if full else "false: with adapter=full alone the word embeddings can learn"),
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ class RetrievalModule(pl.LightningModule):
         kept_tokens: tokens of a step whose activations are kept; those of the others are computed twice.
         precision: of the matrix products.
         warmup_fraction: share of all steps over which the learning rate rises from zero.
-        seed: of dropout; every step seeds itself, so a resumed run draws the same masks.
+        seed: of whatever a step draws; every step seeds itself, so a resumed run draws the same dropout masks.
     """
 
     def __init__(
@@ -84,8 +86,11 @@ class RetrievalModule(pl.LightningModule):
         return 1 - (embeddings * base).sum(dim=1).mean()
 
     def on_train_batch_start(self, batch: TokenBatch, batch_idx: int) -> None:
-        """Seed dropout from the run's seed and the step."""
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        """Seed every generator from the run's seed and the step, so their states need no place in a checkpoint."""
+        seed = self.seed * 1_000_003 + self.global_step
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)  # of the CPU and of every GPU
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser over what is trainable, with linear warm-up and linear decay to zero, step by step."""

@@ -34,7 +34,9 @@ from retrofit.models.precision import EncodingSettings, resolve_precision
 from retrofit.negatives.from_configuration import mined_negatives, miner_of
 from retrofit.negatives.mined import MinedNegatives
 from retrofit.training.callbacks import TrainingCurve, checkpoint_every
+from retrofit.training.checkpoint_files import CheckpointFiles, newest_whole_checkpoint
 from retrofit.training.datamodule import RetrievalDataModule
+from retrofit.training.divergence import LossLevel, StopOnDivergence
 from retrofit.training.examples import example_queries
 from retrofit.training.interpolation import try_weights, weights_to_try
 from retrofit.training.module import RetrievalModule
@@ -190,7 +192,8 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     config, run = job.config, job.run
     pl.seed_everything(config["seed"], verbose=False)
     encoder = job.encoder(dropout=config["model"]["dropout"])
-    apply_adapter(encoder, instantiate(config["adapter"]["config"]))
+    adapter = config["adapter"]
+    apply_adapter(encoder, instantiate(adapter["config"]), adapter["layers"], adapter["train_embeddings"])
     encoder.fused = config["trainer"]["fused_layers"]
     encoder.train()
     mined = job.mined()
@@ -224,16 +227,18 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
         max_epochs=1,
         logger=False,
         callbacks=[
+            StopOnDivergence(run.path, batches, LossLevel(**trainer_config["divergence"])),
             checkpoint_every(run.checkpoints, trainer_config["checkpoint_every"]),
             TrainingCurve(run.path / "training_curve.csv", trainer_config["log_every"], mirror.log),
             *_refreshes(job, encoder, current),
         ],
         enable_progress_bar=trainer_config["progress_bar"],
         enable_model_summary=False,
+        plugins=[CheckpointFiles(trainer_config["keep_checkpoints"])],
         use_distributed_sampler=False,
         default_root_dir=run.path,
     )
-    last = run.last_checkpoint()
+    last = newest_whole_checkpoint(run.checkpoints)
     if last is not None:
         log.info("resuming from %s", last.name)
     trainer.fit(module, datamodule=RetrievalDataModule(batches), ckpt_path=last, weights_only=True)
