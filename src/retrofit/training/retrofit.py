@@ -30,22 +30,21 @@ from retrofit.models.adapters import apply_adapter, interpolate, merged_weights
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import state_fingerprint, weights_fingerprint
 from retrofit.models.export import export_sentence_transformer
-from retrofit.models.precision import EncodingSettings, resolve_precision
+from retrofit.models.precision import EncodingSettings
 from retrofit.negatives.from_configuration import mined_negatives, miner_of
 from retrofit.negatives.mined import MinedNegatives
 from retrofit.training.callbacks import TrainingCurve, checkpoint_every
 from retrofit.training.datamodule import RetrievalDataModule
+from retrofit.training.distributed import leave, trained_weights
 from retrofit.training.examples import example_queries
 from retrofit.training.interpolation import try_weights, weights_to_try
+from retrofit.training.lightning_trainer import fit, is_first_process, lightning_trainer, processes
 from retrofit.training.module import RetrievalModule
 from retrofit.training.refresh import CurrentNegatives, RefreshNegatives, steps_between
 from retrofit.training.run_folder import RunFolder
 from retrofit.training.wandb_mirror import WandbMirror
 
 log = logging.getLogger(__name__)
-
-LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed"}
-
 
 @dataclass
 class Job:
@@ -109,7 +108,7 @@ class Job:
     def mined(self) -> MinedNegatives | None:
         """Return the negatives of the pairs that train, mined where the cache lacks them; None where none are asked."""
         mined = mined_negatives(self.config, self.data)
-        if mined is not None:
+        if mined is not None and is_first_process():
             write_json(self.run.path / "mining.json", dict(mined.report))
         return mined
 
@@ -135,6 +134,8 @@ class Job:
 def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     """Carry out a run and return its headline figures; what was done before in the same folder is not done again.
 
+    Of several processes, this is what the first one does; the others :func:`take_part`.
+
     Args:
         config: the resolved configuration of ``retrofit train``.
         run: where to write; the parts of an interrupted run are taken up.
@@ -145,14 +146,19 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     started = time.monotonic()
     job = Job.prepare(config, run)
     _write_data_manifest(job)
-    base_results = job.measure(job.encoder(), job.base, "base")
+    several = processes(config["trainer"]) > 1
+    # The others would wait for the first process, and lose patience: it measures when they have left.
+    base_results = None if several else job.measure(job.encoder(), job.base, "base")
     seconds = {"base": time.monotonic() - started}
 
     trained_at = time.monotonic()
     with WandbMirror.start(config, run) as mirror:
-        if not (run.model / "modules.json").exists():
+        if not run.has_model:
             _train_and_export(job, mirror)
         seconds["training"] = time.monotonic() - trained_at
+        if base_results is None:
+            base_results = job.measure(job.encoder(), job.base, "base")
+            seconds["base"] += time.monotonic() - trained_at - seconds["training"]
         weights = weights_fingerprint(run.model)
         results = {"base": base_results, "retrofitted": job.measure(job.encoder(run.model), weights, "retrofitted")}
         metrics = metrics_frame(results, set(strata(job.data.source.pairs, job.data.rows)))
@@ -160,6 +166,17 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
         figures = _write_results(job, results, metrics, seconds)
         mirror.finish(metrics, figures)
     return figures
+
+
+def take_part(config: dict[str, Any], run: RunFolder) -> None:
+    """Train beside the first process of a run, and write nothing.
+
+    Args:
+        config: the resolved configuration of ``retrofit train``.
+        run: the run's folder.
+    """
+    if not run.has_model:
+        _train(Job.prepare(config, run), WandbMirror(None))
 
 
 def _train_and_export(job: Job, mirror: WandbMirror) -> None:
@@ -188,7 +205,10 @@ def _train_and_export(job: Job, mirror: WandbMirror) -> None:
 
 
 def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
-    """Return the encoder after training, resumed from the newest checkpoint where there is one."""
+    """Return the encoder after training, resumed from the newest checkpoint where there is one.
+
+    In all but the first process of sharded weights it is untrained.
+    """
     config, run = job.config, job.run
     pl.seed_everything(config["seed"], verbose=False)
     encoder = job.encoder(dropout=config["model"]["dropout"])
@@ -216,28 +236,23 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
         trainable / 1e6,
         sum(p.numel() for p in module.parameters()) / 1e6,
     )
-    precision = resolve_precision(trainer_config["precision"], "cuda" if torch.cuda.is_available() else "cpu")
-    trainer = pl.Trainer(
-        accelerator=trainer_config["accelerator"],
-        devices=trainer_config["devices"],
-        precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
-        gradient_clip_val=config["optimizer"]["clip_norm"],
-        max_epochs=1,
-        logger=False,
-        callbacks=[
-            checkpoint_every(run.checkpoints, trainer_config["checkpoint_every"]),
-            TrainingCurve(run.path / "training_curve.csv", trainer_config["log_every"], mirror.log),
-            *_refreshes(job, encoder, current),
-        ],
-        enable_progress_bar=trainer_config["progress_bar"],
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=run.path,
-    )
+    curve = TrainingCurve(run.path / "training_curve.csv", trainer_config["log_every"], mirror.log)
+    callbacks = [
+        checkpoint_every(run.checkpoints, trainer_config["checkpoint_every"]),
+        *([curve] if is_first_process() else []),
+        *_refreshes(job, encoder, current),
+    ]
+    trainer = lightning_trainer(config, callbacks, run.path)
     last = run.last_checkpoint()
     if last is not None:
         log.info("resuming from %s", last.name)
-    trainer.fit(module, datamodule=RetrievalDataModule(batches), ckpt_path=last, weights_only=True)
+    fit(trainer, module, RetrievalDataModule(batches), last)
+    if module.device_mesh is not None:
+        weights = trained_weights(encoder)
+        encoder = job.encoder()
+        apply_adapter(encoder, instantiate(config["adapter"]["config"]))
+        encoder.load_state_dict(weights, strict=False)
+    leave()
     return encoder.eval()
 
 

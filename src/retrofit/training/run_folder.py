@@ -83,6 +83,11 @@ class RunFolder:
         """Folder of the exported model, in sentence-transformers format."""
         return self.path / "model"
 
+    @property
+    def has_model(self) -> bool:
+        """Whether the exported model is there, whole: what is left is to measure it."""
+        return (self.model / "modules.json").exists()
+
     def last_checkpoint(self) -> Path | None:
         """Return the whole checkpoint with the most steps, None where there is none.
 
