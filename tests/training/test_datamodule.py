@@ -43,8 +43,8 @@ def loader(homogeneous: Homogeneous, rank: int, world_size: int, done: int) -> I
 
 
 def same(first: TokenBatch, second: TokenBatch) -> bool:
-    lists = (first.token_ids, first.anchors, first.n_queries) == (second.token_ids, second.anchors, second.n_queries)
-    return lists and torch.equal(first.relevance, second.relevance)
+    rest = [(batch.token_ids, batch.anchors, batch.n_queries, batch.n_anchors) for batch in (first, second)]
+    return rest[0] == rest[1] and torch.equal(first.relevance, second.relevance)
 
 
 @pytest.mark.parametrize("homogeneous", get_args(Homogeneous))

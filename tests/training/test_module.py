@@ -355,10 +355,10 @@ def test_the_anchor_is_the_distance_to_the_base(
         for ids in batch.anchors:
             padded = pad([ids], base.tokenizer.pad_token_id)
             expected.append(1 - (module.encoder(*padded) * base(*padded)).sum().item())
-    drift = module.drift(module.embed(batch.anchors), batch.anchors)
+    drift = module.drift(module.embed(batch.anchors), batch.anchors, batch.n_anchors)
     assert drift.item() == pytest.approx(np.mean(expected), abs=1e-6)
     assert drift.item() > 1e-4
-    plain = TokenBatch(batch.token_ids, batch.n_queries, batch.relevance, [])
+    plain = TokenBatch(batch.token_ids, batch.n_queries, batch.relevance, [], 0)
     with_anchor, without = module.training_step(batch, 0), module.training_step(plain, 0)
     assert with_anchor.item() == pytest.approx(without.item() + 2 * drift.item(), abs=1e-5)
     drift.backward()
@@ -373,7 +373,9 @@ def test_an_untrained_adapter_has_not_drifted(
     module = module_of(encoder, anchor_weight=1.0)
     module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
     batch = anchored[0]
-    assert module.drift(module.embed(batch.anchors), batch.anchors).item() == pytest.approx(0, abs=1e-6)
+    assert module.drift(module.embed(batch.anchors), batch.anchors, batch.n_anchors).item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_a_heavy_anchor_keeps_a_model_near_its_base(
@@ -398,5 +400,5 @@ def test_the_anchor_is_where_the_base_is_without_dropout(
     anchors = anchored[0].anchors
     with torch.no_grad():
         of_the_base = module_of(load_tiny()).embed(anchors)
-    assert module.drift(of_the_base, anchors).item() == pytest.approx(0, abs=1e-6)
+    assert module.drift(of_the_base, anchors, len(anchors)).item() == pytest.approx(0, abs=1e-6)
     assert all(part.training for part in module.encoder.modules())

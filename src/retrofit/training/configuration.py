@@ -77,6 +77,8 @@ NUMBERS = (
     Number("optimizer.clip_norm", 0, above=True, optional=True),
     Number("negatives.given", 0, whole=True),
     Number("negatives.random", 0, whole=True),
+    Number("trainer.devices", 1, whole=True),
+    Number("trainer.num_nodes", 1, whole=True),
     Number("trainer.checkpoint_every", 1, whole=True),
     Number("trainer.keep_checkpoints", 1, whole=True),
     Number("trainer.divergence.factor", 1, above=True, optional=True),
@@ -139,6 +141,9 @@ CHOICES = {
     "batching.homogeneous": get_args(Homogeneous),
     "model.pooling": get_args(Pooling),
     "trainer.fused_layers": (True, False),
+    "trainer.accelerator": ("cpu", "gpu"),
+    "trainer.strategy": ("auto", "ddp", "fsdp"),
+    "trainer.process_group_backend": (None, "gloo", "nccl"),
     "trainer.precision": ("auto", *get_args(Precision)),
     "evaluation.precision": ("auto", *get_args(Precision)),
 }
@@ -160,6 +165,17 @@ def check(config: Mapping[str, Any]) -> None:
         if not holds:
             raise _error(config, key, expected)
     weights_to_try(config["export"]["interpolation"])
+
+
+def check_sweep(config: Mapping[str, Any]) -> None:
+    """Return if a resolved configuration can be carried out as one job of a multirun.
+
+    Raises:
+        UserError: it asks for several processes, each of which would carry out the whole multirun.
+    """
+    for key in ("trainer.devices", "trainer.num_nodes"):
+        if _value(config, key) > 1:
+            raise _error(config, key, "1 in a multirun: a run of several processes is started by itself")
 
 
 def check_inspection(config: Mapping[str, Any]) -> None:
@@ -267,6 +283,7 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
         sources = config["evaluation"]["sources"]
         yield suite["source"] in sources, f"evaluation.suites.{name}.source", f"one of {', '.join(sources)}"
         yield suite["pool"] in get_args(Pool), f"evaluation.suites.{name}.pool", f"one of {', '.join(get_args(Pool))}"
+    yield from _process_rules(config)
     both_kinds = len({name.startswith("retention") for name in suites}) == 2
     yield (
         both_kinds or not isinstance(config["export"]["interpolation"], list),
@@ -289,6 +306,30 @@ def _adapter_rules(adapter: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]
         trains in ((True, False) if full else (False,)),
         "adapter.train_embeddings",
         ("true or false" if full else "false: with adapter=full alone the word embeddings can learn"),
+    )
+
+
+def _process_rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether it holds, key, what was expected) of the rules for a run of several processes."""
+    trainer, mined = config["trainer"], config["negatives"]["mined"]
+    alone = trainer["devices"] == trainer["num_nodes"] == 1
+    yield (
+        alone or trainer["strategy"] != "auto",
+        "trainer.strategy",
+        "ddp or fsdp with more than one process (trainer.devices, trainer.num_nodes)",
+    )
+    on_gpu = trainer["accelerator"] == "gpu"
+    yield (
+        on_gpu or trainer["process_group_backend"] != "nccl",
+        "trainer.process_group_backend",
+        "gloo or null with trainer.accelerator=cpu",
+    )
+    refreshed = mined is not None and (mined["refresh_every_steps"] or mined["refresh_every_epochs"])
+    yield (
+        not refreshed or trainer["strategy"] != "fsdp",
+        "trainer.strategy",
+        "ddp where negatives are mined anew (negatives.mined.refresh_every_steps, refresh_every_epochs): "
+        "one process alone cannot encode with sharded weights",
     )
 
 

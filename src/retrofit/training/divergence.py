@@ -56,8 +56,8 @@ class StopOnDivergence(pl.Callback):
     Must come before the other callbacks: then the step leaves no checkpoint, no row of the curve, no negatives.
 
     Attributes:
-        folder: where the batch is written, as ``failed_batch.json``; other processes than the first add their number.
-        batches: of the run, as all processes together see them.
+        folder: where the first process writes the batch, as ``failed_batch.json``.
+        batches: of the run.
         level: of the loss; its state is part of a checkpoint.
     """
 
@@ -69,7 +69,8 @@ class StopOnDivergence(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remove what an earlier attempt left."""
-        self._path(trainer).unlink(missing_ok=True)
+        if trainer.is_global_zero:
+            self._path.unlink(missing_ok=True)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
@@ -106,26 +107,27 @@ class StopOnDivergence(pl.Callback):
         self.level.losses.extend(state_dict["losses"])
         self.level.high = state_dict["high"]
 
-    def _path(self, trainer: pl.Trainer) -> Path:
-        number = f".{trainer.global_rank}" if trainer.global_rank else ""
-        return self.folder / f"failed_batch{number}.json"
+    @property
+    def _path(self) -> Path:
+        return self.folder / "failed_batch.json"
 
     def _stop(self, trainer: pl.Trainer, loss: float, reason: str) -> None:
-        step, path = trainer.global_step, self._path(trainer)
-        texts = self.batches.of_process(trainer.global_rank, trainer.world_size).texts(step - 1)
-        write_json(
-            path,
-            {
-                "step": step,
-                "reason": reason,
-                # As text: JSON has no number that is not finite.
-                "loss": str(loss),
-                "gradient_norm": str(self._gradient_norm),
-                "queries": texts.queries,
-                "passages": texts.passages,
-                "relevance": texts.relevance.tolist(),
-            },
-        )
+        step, path = trainer.global_step, self._path
+        if trainer.is_global_zero:
+            texts = self.batches.texts(step - 1)
+            write_json(
+                path,
+                {
+                    "step": step,
+                    "reason": reason,
+                    # As text: JSON has no number that is not finite.
+                    "loss": str(loss),
+                    "gradient_norm": str(self._gradient_norm),
+                    "queries": texts.queries,
+                    "passages": texts.passages,
+                    "relevance": texts.relevance.tolist(),
+                },
+            )
         raise UserError(
             f"step {step}: {reason}; the batch is in {path}. Lower optimizer.optimizer.lr or optimizer.clip_norm, raise"
             " optimizer.warmup_fraction or loss.temperature, or set trainer.precision=float32 (trainer.divergence says"

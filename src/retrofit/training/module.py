@@ -13,13 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from retrofit.data.batching import TokenBatch
-from retrofit.models.bi_encoder import BiEncoder, Precision
+from retrofit.models.adapters import plain_backbone
+from retrofit.models.bi_encoder import BiEncoder, Precision, chunks_by_length
+from retrofit.training.distributed import gathered, largest, shard, summed
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class RetrievalModule(pl.LightningModule):
     """One step: embed the texts in chunks of similar length, score queries against passages, take the loss.
+
+    Several processes share the texts of a step, and each takes the loss of all (:mod:`retrofit.training.distributed`).
 
     Attributes:
         encoder: the bi-encoder; what its backbone lets learn is trained.
@@ -29,7 +33,7 @@ class RetrievalModule(pl.LightningModule):
         kept_tokens: tokens of a step whose activations are kept; those of the others are computed twice.
         precision: of the matrix products.
         warmup_fraction: share of all steps over which the learning rate rises from zero.
-        seed: of whatever a step draws; every step seeds itself, so a resumed run draws the same dropout masks.
+        seed: of whatever a step draws; every step seeds itself in every process, so a resumed run draws the same masks.
     """
 
     def __init__(
@@ -62,35 +66,65 @@ class RetrievalModule(pl.LightningModule):
         """Return unit-length embeddings ``[texts, dimension]`` of texts given as token ids, in their order."""
         return self.encoder.embed(token_ids, self.chunk_tokens, self.kept_tokens, self.precision)
 
+    def embed_share(self, token_ids: list[list[int]]) -> Tensor:
+        """Return the embeddings of this process's share of some texts, float ``[texts, dimension]``; may be of none.
+
+        No process goes without a pass through the backbone, for DDP waits for its gradients; and where weights are
+        sharded all make equally many passes, for each gathers the weights of all. An empty text stands in, whose
+        embedding counts zero times.
+        """
+        passes = len(list(chunks_by_length([len(ids) for ids in token_ids], self.chunk_tokens)))
+        needed = max(1, passes) if self.device_mesh is None else largest(max(1, passes), self.device)
+        if token_ids:
+            embeddings = self.embed(token_ids)
+        else:
+            embeddings = torch.zeros(0, self.encoder.dimension, device=self.device)
+        for _ in range(needed - passes):
+            embeddings = embeddings + 0 * self.embed(self.encoder.tokenize([""], "passage"))
+        return embeddings
+
     def training_step(self, batch: TokenBatch, _batch_index: int) -> Tensor:
-        """Return the loss of a step, a scalar."""
-        embeddings = self.embed(batch.token_ids + batch.anchors)
-        queries, passages, anchors = embeddings.tensor_split((batch.n_queries, len(batch.token_ids)))
-        loss: Tensor = self.loss(queries, passages, batch.relevance.to(self.device))
-        if batch.anchors:
-            loss = loss + self.anchor_weight * self.drift(anchors, batch.anchors)
+        """Return the loss of a step, a scalar: of all processes' texts, in every process."""
+        share, anchors = self.embed_share(batch.token_ids + batch.anchors).tensor_split((len(batch.token_ids),))
+        relevance = batch.relevance.to(self.device)
+        queries, passages = gathered(share, sum(relevance.shape)).tensor_split((batch.n_queries,))
+        loss: Tensor = self.loss(queries, passages, relevance)
+        if batch.n_anchors:
+            loss = loss + self.anchor_weight * self.drift(anchors, batch.anchors, batch.n_anchors)
         return loss
 
-    def drift(self, embeddings: Tensor, token_ids: list[list[int]]) -> Tensor:
+    def drift(self, embeddings: Tensor, token_ids: list[list[int]], total: int) -> Tensor:
         """Return the mean of ``1 - cosine`` to the base's embeddings of the same texts, a scalar.
 
         Args:
             embeddings: float ``[texts, dimension]``, unit length.
             token_ids: the texts.
+            total: how many texts all processes have.
         """
         was_training = self.encoder.training
         self.encoder.eval()  # the base is where it is: dropout is for what learns
         with torch.no_grad(), self.encoder.backbone.disable_adapter():
-            base = self.embed(token_ids)
+            base = self.embed_share(token_ids)
         self.encoder.train(was_training)
-        return 1 - (embeddings * base).sum(dim=1).mean()
+        return 1 - summed((embeddings * base).sum()) / total
 
     def on_train_batch_start(self, batch: TokenBatch, batch_idx: int) -> None:
-        """Seed every generator from the run's seed and the step, so their states need no place in a checkpoint."""
-        seed = self.seed * 1_000_003 + self.global_step
+        """Seed every generator from seed, step and process, so their states need no place in a checkpoint."""
+        seed = (self.global_rank * 1_000_003 + self.seed) * 1_000_003 + self.global_step
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)  # of the CPU and of every GPU
+
+    def configure_model(self) -> None:
+        """Shard the weights over the processes where the trainer's strategy has laid out a mesh of them."""
+        if self.device_mesh is None:
+            return
+        self.encoder.fused = False  # it would take weights from modules that have not gathered them
+        backbone = plain_backbone(self.encoder)
+        layers = [part for part in backbone.modules() if type(part).__name__ in (backbone._no_split_modules or ())]
+        shard(self.encoder, layers, self.device_mesh["data_parallel"])
+        if any(parameter.requires_grad for parameter in self.loss.parameters()):
+            shard(self.loss, [], self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser over what is trainable, with linear warm-up and linear decay to zero, step by step."""

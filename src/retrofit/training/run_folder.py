@@ -101,6 +101,11 @@ class RunFolder:
         """Folder of the exported model, in sentence-transformers format."""
         return self.path / "model"
 
+    @property
+    def has_model(self) -> bool:
+        """Whether the exported model is there, whole: what is left is to measure it."""
+        return (self.model / "modules.json").exists()
+
     def _write_status(self, state: State, reason: str) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         started = now if state == "running" else self.status.get("started", now)
