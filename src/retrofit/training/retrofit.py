@@ -46,6 +46,7 @@ from retrofit.training.wandb_mirror import WandbMirror
 
 log = logging.getLogger(__name__)
 
+
 @dataclass
 class Job:
     """A run's configuration and what it is made from.
