@@ -92,8 +92,8 @@ def test_two_processes_leave_the_run_of_one(
     [
         (["trainer.devices=2"], "trainer.strategy=auto: expected ddp or fsdp"),
         (["trainer=slurm", "trainer.accelerator=cpu"], "trainer.num_nodes=2: expected 1 unless"),
-        (["trainer=gpu", "trainer.devices=99"], "trainer.devices=99: expected at most"),
-        (["-m", "trainer=ddp", *TWO], "trainer.devices=2: expected 1 in a multirun"),
+        (["trainer=ddp", "trainer.devices=99"], "trainer.devices=99: expected at most"),
+        (["trainer=ddp", *TWO, "-m"], "trainer.devices=2: expected 1 in a multirun"),
     ],
 )
 def test_processes_that_cannot_be_are_one_line(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from retrofit.errors import UserError
-from retrofit.training.configuration import check
+from retrofit.training.configuration import check, check_sweep
 
 Compose = Callable[..., dict[str, Any]]
 
@@ -42,6 +42,9 @@ def test_shipped_configurations_keep_the_rules(train_config: Compose, overrides:
         "adapter.layers=[0,1]",
         "trainer.divergence.factor=null",
         "trainer.divergence.patience=50",
+        "trainer=ddp",
+        "trainer=fsdp",
+        "trainer.process_group_backend=gloo",
     ],
 )
 def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override: str) -> None:
@@ -97,6 +100,19 @@ def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override
         ("adapter.layers", ["adapter.layers=[0.5]"]),
         ("adapter.train_embeddings", ["adapter.train_embeddings=true"]),
         ("adapter.train_embeddings", ["adapter=full", "adapter.train_embeddings=1.5"]),
+        ("trainer.devices", ["trainer.devices=0"]),
+        ("trainer.devices", ["trainer.devices=auto"]),
+        ("trainer.num_nodes", ["trainer.num_nodes=0"]),
+        ("trainer.accelerator", ["trainer.accelerator=tpu"]),
+        ("trainer.strategy", ["trainer.strategy=deepspeed"]),
+        ("trainer.strategy", ["trainer.devices=2"]),
+        ("trainer.strategy", ["trainer.num_nodes=2"]),
+        ("trainer.strategy", ["trainer=fsdp", "negatives=refreshed"]),
+        ("trainer.process_group_backend", ["trainer.process_group_backend=mpi"]),
+        (
+            "trainer.process_group_backend",
+            ["trainer=ddp", "trainer.accelerator=cpu", "trainer.process_group_backend=nccl"],
+        ),
         ("engine.workers", ["negatives=dense", "engine=ray", "engine.workers=0"]),
         ("engine.cpus_per_worker", ["negatives=dense", "engine=ray", "engine.cpus_per_worker=0.5"]),
         ("engine.gpus_per_worker", ["negatives=dense", "engine=ray", "engine.gpus_per_worker=-1"]),
@@ -160,3 +176,10 @@ def test_values_that_cannot_be_carried_out_name_their_key(
     with pytest.raises(UserError) as caught:
         check(config)
     assert key in str(caught.value)
+
+
+def test_a_job_of_a_sweep_is_one_process(train_config: Compose) -> None:
+    check_sweep(train_config("trainer=gpu"))
+    for key, overrides in (("trainer.devices", ("trainer=ddp",)), ("trainer.num_nodes", ("trainer.num_nodes=2",))):
+        with pytest.raises(UserError, match=f"^{key}=[28]: expected 1 in a multirun"):
+            check_sweep(train_config(*overrides))

@@ -43,8 +43,8 @@ def results(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, P
         cases = json.dumps([dataclasses.asdict(case) for case in CASES])
         started.append(
             subprocess.Popen(
-                [*command, str(tiny), str(folders[processes]), cases], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
+                [*command, str(tiny), str(folders[processes]), cases], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                encoding="utf-8", cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
         )  # fmt: skip
     for process in started:

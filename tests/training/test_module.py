@@ -182,6 +182,20 @@ def test_dropout_replays_by_seed_and_step(
     assert torch.equal(first[2], second[2])
 
 
+def test_processes_drop_out_differently_and_the_same_whenever_asked(
+    load_tiny: Load, batches: PlannedBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, drawn = module_of(load_tiny()), []
+    for rank, seed, step in [(0, 0, 3), (1, 0, 3), (0, 0, 4), (0, 1, 3), (1, 0, 3)]:
+        monkeypatch.setattr(RetrievalModule, "global_rank", rank)
+        monkeypatch.setattr(RetrievalModule, "global_step", step)
+        module.seed = seed
+        module.on_train_batch_start(batches[0], step)
+        drawn.append(torch.rand(8).tolist())
+    assert drawn[1] == drawn[4]
+    assert len(set(map(tuple, drawn))) == 4
+
+
 def fit(
     module: RetrievalModule, batches: PlannedBatches, folder: Path, stop: int = STEPS, resume: Path | None = None
 ) -> list[dict[str, float]]:

@@ -200,7 +200,7 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
         self.rank, self.world_size = 0, 1
 
     def of_process(self, rank: int, world_size: int) -> PlannedBatches:
-        """Return the same steps as one of several processes sees them: what is known of all texts, a share tokenised."""
+        """Return the same steps as one of several processes sees them: a share of the texts, the relevance of all."""
         share = copy.copy(self)
         share.rank, share.world_size = rank, world_size
         return share
@@ -211,7 +211,7 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
     def __getitem__(self, step: int) -> TokenBatch:
         texts = self.texts(step)
         anchor_queries, anchor_passages = self._anchors(step)
-        numbered = [
+        numbered: list[tuple[list[str], Literal["query", "passage"]]] = [
             (texts.queries, "query"), (texts.passages, "passage"), (anchor_queries, "query"),
             (anchor_passages, "passage"),
         ]  # fmt: skip

@@ -15,6 +15,7 @@ share: no second exchange of embeddings in the backward pass.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -85,7 +86,8 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     In the others what is returned may be empty.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    return dict(get_model_state_dict(model, options=options))
+    weights: dict[str, Any] = get_model_state_dict(model, options=options)
+    return weights
 
 
 def leave() -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -24,7 +25,7 @@ from retrofit.training.module import RetrievalModule
 
 def is_first_process() -> bool:
     """Return whether this process is the one that measures, exports and writes."""
-    return bool(rank_zero_only.rank == 0)
+    return bool(rank_zero_only.rank == 0)  # type: ignore[attr-defined]  # Lightning's attribute of a function
 
 
 def processes(settings: Mapping[str, Any]) -> int:

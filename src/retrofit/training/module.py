@@ -75,10 +75,8 @@ class RetrievalModule(pl.LightningModule):
         """
         passes = len(list(chunks_by_length([len(ids) for ids in token_ids], self.chunk_tokens)))
         needed = max(1, passes) if self.device_mesh is None else largest(max(1, passes), self.device)
-        if token_ids:
-            embeddings = self.embed(token_ids)
-        else:
-            embeddings = torch.zeros(0, self.encoder.dimension, device=self.device)
+        nothing = torch.zeros(0, self.encoder.dimension, device=self.device)
+        embeddings = self.embed(token_ids) if token_ids else nothing
         for _ in range(needed - passes):
             embeddings = embeddings + 0 * self.embed(self.encoder.tokenize([""], "passage"))
         return embeddings
