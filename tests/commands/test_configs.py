@@ -17,6 +17,11 @@ from hydra.utils import get_object
 
 from retrofit.commands.application import configuration_folder
 from retrofit.instantiation import instantiate
+from retrofit.losses.guided import Guided
+from retrofit.losses.info_nce import InfoNCE
+from retrofit.losses.matryoshka import Matryoshka
+from retrofit.losses.objective import Mixture
+from retrofit.losses.passage_queue import WithQueue
 from retrofit.models.adapters import apply_adapter
 from retrofit.training.configuration import check
 
@@ -89,9 +94,15 @@ def test_every_option_composes_keeps_the_rules_and_names_existing_targets(
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "loss"])
 def test_every_loss_instantiates(train_config: Compose, option: str) -> None:
-    loss = instantiate(train_config(f"loss={option}")["loss"])
-    assert loss.temperature == 0.02
-    assert loss.symmetric_weight == (0.5 if option.endswith("symmetric") else 0)
+    loss = train_config(f"loss={option}")["loss"]
+    settings = {name: value for name, value in loss.items() if name != "teacher"}
+    objective = instantiate({**settings, "dimension": 384, "teacher_dimension": 384})
+    (contrastive,) = (part for part in objective.modules() if isinstance(part, InfoNCE))
+    assert contrastive.temperature.start == 0.02
+    assert contrastive.symmetric_weight == (0.5 if option.endswith("symmetric") else 0)
+    plain = option.startswith("info_nce")
+    turned_on = isinstance(objective, Matryoshka | Guided | Mixture | WithQueue)
+    assert plain is not (turned_on or contrastive.hardness > 0 or len(list(objective.parameters())) > 0)
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "adapter"])

@@ -14,6 +14,7 @@ from tests.commands.workplace import KEY, Workplace, read_json, same, snapshot, 
 
 from retrofit.data.selection import select
 from retrofit.data.storage import PAIRS, REPORT, read_records
+from retrofit.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +193,14 @@ def test_a_run_that_raises_is_failed_and_may_be_repeated(tmp_path: Path, small_r
     assert read_json(workplace.run() / "status.json")["state"] == "finished"
 
 
+def test_dimensions_that_the_model_has_not_are_found_before_anything_is_measured(
+    tmp_path: Path, in_process: Callable[..., Path]
+) -> None:
+    with pytest.raises(UserError, match=r"^loss\.dimensions=\[384, 192, 96, 48\]: expected at most 32"):
+        in_process(tmp_path, "loss=matryoshka")
+    assert not (tmp_path / "cache" / "evaluations").exists()
+
+
 def test_a_seed_decides_the_weights_in_any_place(tmp_path: Path, in_process: Callable[..., Path]) -> None:
     first, second = (in_process(tmp_path / name) for name in "ab")
     other = in_process(tmp_path / "a", "seed=1")
@@ -221,6 +230,7 @@ def test_runs_of_one_base_measure_it_once(tmp_path: Path, in_process: Callable[.
         ["adapter=full"],
         ["adapter=dora", "loss=info_nce_symmetric", "negatives=random"],
         ["anchor=base", "anchor.texts=4", "model.dropout=0.1"],
+        ["loss=guided", "model@loss.teacher=tiny", "loss.dimensions=[32,8]", "loss.queue_size=8", "negatives=dense"],
         ["task_mix=all", "batching.alpha={task:0,language:0}", "data_scale.pairs_per_language=10"],
     ],
     ids=lambda overrides: overrides[0],

@@ -54,6 +54,25 @@ def test_a_query_that_recurs_in_a_batch_masks_the_positives_of_its_other_rows() 
     assert batch.relevance.tolist() == [[1, 0, -1], [0, 1, -1], [-1, -1, 1]]
 
 
+def test_a_batch_knows_what_answers_its_queries_wherever_that_stands() -> None:
+    three = rows(pair("q", "a", "b"), pair("r", "c"), pair("q", "c", group="h"))
+    known = {three[1]["query_id"]: {content_id("elsewhere")}}
+    batch = text_batch(three, [0, 0, 0], [(content_id("x"), "x")], known)
+    assert batch.passages == ["a", "c", "x"]
+    assert unsigned(batch.passage_ids) == [content_id(text) for text in batch.passages]
+    assert unsigned(batch.query_ids) == [row["query_id"] for row in three]
+    assert (batch.query_ids < 0).any(), "no id that int64 reads as negative"
+    expected = {0: ["a", "b", "c"], 1: ["c", "elsewhere"], 2: ["a", "b", "c"]}
+    assert batch.answers.dtype == torch.int64
+    assert sorted(zip(batch.answers[:, 0].tolist(), unsigned(batch.answers[:, 1]), strict=True)) == sorted(
+        (place, content_id(text)) for place, texts in expected.items() for text in texts
+    )
+
+
+def unsigned(ids: torch.Tensor) -> list[int]:
+    return [identifier % 2**64 for identifier in ids.tolist()]
+
+
 def test_the_same_words_in_another_language_are_another_query() -> None:
     batch = text_batch(rows(pair("Name", "a", language="de"), pair("Name", "b", language="en")), [0, 0])
     assert batch.relevance.tolist() == [[1, -1], [-1, 1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
 from retrofit.losses.info_nce import InfoNCE, info_nce
+from retrofit.losses.step import StepEmbeddings
+
+NO_ANSWERS = torch.empty(0, 2, dtype=torch.int64)
 
 
 def reference(scores: np.ndarray, relevance: np.ndarray) -> tuple[float, np.ndarray]:
@@ -131,7 +135,9 @@ def unit(generator: torch.Generator, count: int) -> Tensor:
 def test_symmetric_weighs_both_directions(relevance: np.ndarray, weight: float, temperature: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     queries, passages = (unit(generator, count).requires_grad_() for count in relevance.shape)
-    loss = InfoNCE(temperature, weight)(queries, passages, torch.tensor(relevance))
+    loss = InfoNCE(temperature, weight)(
+        StepEmbeddings(queries, passages, torch.tensor(relevance), torch.arange(len(passages)), NO_ANSWERS)
+    )
     loss.backward()
 
     scores = (queries.detach() @ passages.detach().T / temperature).numpy()
@@ -143,3 +149,35 @@ def test_symmetric_weighs_both_directions(relevance: np.ndarray, weight: float, 
     assert passages.grad is not None
     torch.testing.assert_close(queries.grad, gradient @ passages.detach(), atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(passages.grad, gradient.T @ queries.detach(), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("hardness", [0.0, 0.3, 1.5])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_weighted_negatives_are_those_of_the_loops(
+    random_step: Any, assert_equals: Any, loop_info_nce: Any, hardness: float, seed: int
+) -> None:
+    step = random_step(seed)
+    step.relevance[1] = torch.tensor([-1, 1, 0, 0, 0, 0, 0, 0, 0])  # one negative: its weight is the mean
+    assert_equals(InfoNCE(0.2, hardness=hardness), lambda step: loop_info_nce(step, 1 / 0.2, hardness), step)
+
+
+def test_hardness_moves_the_weight_to_the_hardest_negative() -> None:
+    scores = torch.tensor([[1.0, 2.0, 0.0, -1.0]], requires_grad=True)
+    relevance = torch.tensor([[1, -1, -1, -1]])
+    shares = []
+    for hardness in (0.0, 0.5, 2.0, 50.0):
+        (gradient,) = torch.autograd.grad(info_nce(scores, relevance, hardness), scores)
+        shares.append((gradient[0, 1] / gradient[0, 1:].sum()).item())
+    assert shares == sorted(shares)
+    assert shares[0] == pytest.approx(1 / (1 + math.exp(-2) + math.exp(-3)))
+    assert shares[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rows", [[[1, 0, 1]], [[1, 1, 1], [0, 1, 0]]], ids=["one row", "all rows"])
+def test_weights_of_no_negatives_leave_finite_gradients(rows: list[list[int]]) -> None:
+    scores = torch.full((len(rows), 3), 50.0, requires_grad=True)
+    loss = info_nce(scores, torch.tensor(rows), hardness=1.0)
+    loss.backward()
+    assert loss.item() == 0
+    assert scores.grad is not None
+    assert (scores.grad == 0).all()

@@ -43,8 +43,9 @@ def loader(homogeneous: Homogeneous, rank: int, world_size: int, done: int) -> I
 
 
 def same(first: TokenBatch, second: TokenBatch) -> bool:
-    rest = [(batch.token_ids, batch.anchors, batch.n_queries, batch.n_anchors) for batch in (first, second)]
-    return rest[0] == rest[1] and torch.equal(first.relevance, second.relevance)
+    plain = [(batch.token_ids, batch.anchors, batch.n_queries, batch.n_anchors) for batch in (first, second)]
+    tensors = ("relevance", "query_ids", "passage_ids", "answers")
+    return plain[0] == plain[1] and all(torch.equal(getattr(first, name), getattr(second, name)) for name in tensors)
 
 
 @pytest.mark.parametrize("homogeneous", get_args(Homogeneous))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_a_step_has_the_loss_and_gradient_of_one_plain_forward(
         hidden = encoder.backbone(input_ids=input_ids, attention_mask=mask).last_hidden_state[0].mean(0)
         rows.append((hidden / hidden.norm()).float())
     embeddings = torch.stack(rows)
-    plain = module.loss(embeddings[: batch.n_queries], embeddings[batch.n_queries :], batch.relevance)
+    plain = module.loss(module.step_embeddings(*embeddings.tensor_split((batch.n_queries,)), batch))
     plain.backward()
     assert loss.item() == pytest.approx(plain.item(), abs=1e-6)
     expected = gradients(encoder)
@@ -372,7 +373,7 @@ def test_the_anchor_is_the_distance_to_the_base(
     drift = module.drift(module.embed(batch.anchors), batch.anchors, batch.n_anchors)
     assert drift.item() == pytest.approx(np.mean(expected), abs=1e-6)
     assert drift.item() > 1e-4
-    plain = TokenBatch(batch.token_ids, batch.n_queries, batch.relevance, [], 0)
+    plain = dataclasses.replace(batch, anchors=[], n_anchors=0)
     with_anchor, without = module.training_step(batch, 0), module.training_step(plain, 0)
     assert with_anchor.item() == pytest.approx(without.item() + 2 * drift.item(), abs=1e-5)
     drift.backward()

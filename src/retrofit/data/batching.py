@@ -28,11 +28,18 @@ class TextBatch:
         queries: query texts.
         passages: passage texts, positives first as they come, then negatives, without duplicates.
         relevance: int8 ``[queries, passages]``: 1 positive, -1 negative, 0 masked.
+        query_ids: int64 ``[queries]``, content hash of each query; the 64 bits of the records, read as signed.
+        passage_ids: int64 ``[passages]``, likewise.
+        answers: int64 ``[n, 2]``: place of a query in the step and id of a passage known to answer it, whether or not
+            the passage stands in the step.
     """
 
     queries: list[str]
     passages: list[str]
     relevance: Tensor
+    query_ids: Tensor
+    passage_ids: Tensor
+    answers: Tensor
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,9 @@ class TokenBatch:
         relevance: int8 ``[queries, passages]`` of the step.
         anchors: one list of token ids for each text of this process whose embedding should stay where the base has it.
         n_anchors: how many such texts the step has.
+        query_ids: int64 ``[queries]``, see :class:`TextBatch`.
+        passage_ids: int64 ``[passages]``, likewise.
+        answers: int64 ``[n, 2]``, likewise.
     """
 
     token_ids: list[list[int]]
@@ -55,6 +65,9 @@ class TokenBatch:
     relevance: Tensor
     anchors: list[list[int]]
     n_anchors: int
+    query_ids: Tensor
+    passage_ids: Tensor
+    answers: Tensor
 
 
 class KnownPositives:
@@ -132,7 +145,20 @@ def text_batch(
     for index, row in enumerate(rows):
         relevance[index, [column[i] for i in answers[row["query_id"]] if i in column]] = 0
         relevance[index, chosen[index]] = 1
-    return TextBatch([row["query"] for row in rows], passages, relevance)
+    known_answers = [(index, i) for index, row in enumerate(rows) for i in sorted(answers[row["query_id"]])]
+    return TextBatch(
+        [row["query"] for row in rows],
+        passages,
+        relevance,
+        query_ids=_signed([row["query_id"] for row in rows]),
+        passage_ids=_signed(list(column)),
+        answers=_signed(known_answers).reshape(-1, 2),
+    )
+
+
+def _signed(ids: Sequence[Any]) -> Tensor:
+    """Return 64-bit identifiers as int64, bit for bit: torch can hardly do anything with uint64."""
+    return torch.from_numpy(np.array(ids, dtype=np.uint64).view(np.int64))
 
 
 @dataclass(frozen=True)
@@ -220,7 +246,16 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
             self.tokenize(each[(self.rank - number) % self.world_size :: self.world_size], kind)
             for (each, kind), number in zip(numbered, first[:-1], strict=True)
         ]
-        return TokenBatch(own[0] + own[1], len(texts.queries), texts.relevance, own[2] + own[3], first[-1] - first[2])
+        return TokenBatch(
+            own[0] + own[1],
+            len(texts.queries),
+            texts.relevance,
+            own[2] + own[3],
+            first[-1] - first[2],
+            texts.query_ids,
+            texts.passage_ids,
+            texts.answers,
+        )
 
     def texts(self, step: int) -> TextBatch:
         """Return the texts of a step before they are tokenised."""

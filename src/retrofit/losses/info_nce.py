@@ -8,10 +8,13 @@ negatives then need no special case in the loss.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from retrofit.losses.step import Objective, StepEmbeddings
+from retrofit.losses.temperature import Temperature
 
 
-def info_nce(scores: Tensor, relevance: Tensor) -> Tensor:
+def info_nce(scores: Tensor, relevance: Tensor, hardness: float = 0.0) -> Tensor:
     """Return the mean over all positive entries of the InfoNCE loss (van den Oord et al. 2018, eq. 4).
 
     A positive competes with the negatives of its own row only: other positives of the row are no part of its
@@ -20,40 +23,65 @@ def info_nce(scores: Tensor, relevance: Tensor) -> Tensor:
     Args:
         scores: similarities divided by the temperature, float ``[queries, passages]``.
         relevance: ``1`` positive, ``-1`` negative, ``0`` masked; integer ``[queries, passages]``.
+        hardness: beta of the weights of the negatives, see :func:`log_hardness_weights`; 0 weighs all alike.
 
     Returns:
         float scalar; zero (with a gradient of zero) if no entry is positive.
     """
     is_positive = relevance == 1
-    negatives = scores.masked_fill(relevance != -1, float("-inf")).logsumexp(dim=1, keepdim=True)
+    weighted = scores + log_hardness_weights(scores, relevance, hardness) if hardness else scores
+    negatives = weighted.masked_fill(relevance != -1, float("-inf")).logsumexp(dim=1, keepdim=True)
     losses = torch.logaddexp(scores, negatives.expand_as(scores)) - scores
     return losses.masked_select(is_positive).sum() / is_positive.sum().clamp(min=1)
 
 
-class InfoNCE(nn.Module):
-    """Contrastive loss of L2-normalised embeddings at a fixed temperature.
+def log_hardness_weights(scores: Tensor, relevance: Tensor, hardness: float) -> Tensor:
+    """Return the logarithms of the negatives' weights, float ``[queries, passages]``, without a gradient.
+
+    A negative weighs ``exp(hardness * score)``, divided by the mean of that over the negatives of its row: the
+    importance weights of Robinson et al. 2021 without their correction for false negatives, which the relevance
+    matrix masks. Entries that are no negatives hold no weight to be used.
+
+    Args:
+        scores: similarities divided by the temperature, float ``[queries, passages]``.
+        relevance: integer ``[queries, passages]``.
+        hardness: beta.
+    """
+    logits = hardness * scores.detach()
+    is_negative = relevance == -1
+    total = logits.masked_fill(~is_negative, float("-inf")).logsumexp(dim=1, keepdim=True)
+    return logits - total + is_negative.sum(dim=1, keepdim=True, dtype=logits.dtype).log()
+
+
+class InfoNCE(Objective):
+    """Contrastive loss of L2-normalised embeddings.
 
     Attributes:
         temperature: divides the cosine similarity; E5 was trained at 0.01 (Wang et al. 2022, section 4.1).
         symmetric_weight: weight, 0 to 1, of the passage-to-query direction against the query-to-passage one.
+        hardness: beta of the weights of the negatives, see :func:`log_hardness_weights`.
     """
 
-    def __init__(self, temperature: float, symmetric_weight: float = 0.0) -> None:
+    def __init__(
+        self,
+        temperature: float,
+        symmetric_weight: float = 0.0,
+        hardness: float = 0.0,
+        learn_temperature: bool = False,
+    ) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.temperature = Temperature(temperature, learn_temperature)
         self.symmetric_weight = symmetric_weight
+        self.hardness = hardness
 
-    def forward(self, queries: Tensor, passages: Tensor, relevance: Tensor) -> Tensor:
-        """Return the loss of a step.
-
-        Args:
-            queries: float ``[queries, dimension]``, unit length.
-            passages: float ``[passages, dimension]``, unit length.
-            relevance: integer ``[queries, passages]``, see :func:`info_nce`.
-        """
-        scores = queries @ passages.T / self.temperature
-        loss = info_nce(scores, relevance)
+    def forward(self, step: StepEmbeddings) -> Tensor:
+        """Return the loss of a step, a scalar."""
+        scores, relevance = self.temperature(step.similarities), step.relevance
+        self.figures = {"negatives_per_query": (relevance == -1).sum() / len(relevance)}
+        if self.temperature.log_inverse is not None:
+            self.figures["temperature"] = torch.exp(-self.temperature.log_inverse.detach())
+        loss = info_nce(scores, relevance, self.hardness)
         if self.symmetric_weight > 0:
-            backward = info_nce(scores.T, relevance.T)
+            backward = info_nce(scores.T, relevance.T, self.hardness)
             loss = (1 - self.symmetric_weight) * loss + self.symmetric_weight * backward
         return loss

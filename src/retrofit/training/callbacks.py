@@ -17,10 +17,12 @@ from torch import Tensor
 
 from retrofit.artefacts import write_text
 from retrofit.data.batching import TokenBatch
+from retrofit.losses.step import last_figures
 from retrofit.training.module import RetrievalModule
 
 log = logging.getLogger(__name__)
 
+# What every curve has; an objective adds the figures it keeps.
 CURVE_COLUMNS = ("step", "loss", "learning_rate", "pairs_per_second", "negatives_per_query")
 
 
@@ -84,8 +86,10 @@ class TrainingCurve(pl.Callback):
             "loss": round(float(loss.detach()), 6),
             "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "pairs_per_second": round(self._pairs / (now - self._since), 2),
-            "negatives_per_query": round(float((batch.relevance == -1).sum()) / batch.n_queries, 2),
+            "negatives_per_query": float((batch.relevance == -1).sum()) / batch.n_queries,
         }
+        # What the loss saw counts: without what a guide masked, with what a queue or other processes added.
+        row |= {name: round(value, 4) for name, value in last_figures(pl_module.loss).items()}
         self._pairs, self._since = 0, now
         self.rows.append(row)
         self._write()
@@ -102,7 +106,7 @@ class TrainingCurve(pl.Callback):
 
     def _write(self) -> None:
         table = io.StringIO()
-        writer = csv.DictWriter(table, CURVE_COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(table, self.rows[-1], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, table.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from typing import Any, get_args
 from retrofit.data.sampling import Homogeneous
 from retrofit.errors import UserError
 from retrofit.evaluation.tasks import Pool
+from retrofit.losses.distillation import DistillationKind
+from retrofit.losses.objective import needs_teacher
+from retrofit.losses.temperature import LOWEST_LEARNT
 from retrofit.models.bi_encoder import Pooling, Precision
 from retrofit.negatives.candidates import Languages, SearchKind
 from retrofit.negatives.choice import Sampling
@@ -71,6 +75,11 @@ NUMBERS = (
     Number("batching.alpha.language", 0),
     Number("loss.temperature", 0, above=True),
     Number("loss.symmetric_weight", 0, 1),
+    Number("loss.hardness", 0),
+    Number("loss.guide.margin", -2, 2, optional=True),
+    Number("loss.distillation.weight", 0, 1),
+    Number("loss.distillation.teacher_temperature", 0, above=True),
+    Number("loss.queue_size", 0, whole=True),
     Number("anchor.weight", 0),
     Number("anchor.texts", 0, whole=True),
     Number("optimizer.warmup_fraction", 0, 1),
@@ -139,6 +148,10 @@ MINED_CHOICES = {
 
 CHOICES = {
     "batching.homogeneous": get_args(Homogeneous),
+    "loss.learn_temperature": (True, False),
+    "loss.guide.relative": (True, False),
+    "loss.guide.in_batch_only": (True, False),
+    "loss.distillation.kind": (None, *get_args(DistillationKind)),
     "model.pooling": get_args(Pooling),
     "trainer.fused_layers": (True, False),
     "trainer.accelerator": ("cpu", "gpu"),
@@ -161,7 +174,7 @@ def check(config: Mapping[str, Any]) -> None:
         _check_numbers(config, ADAPTER_NUMBERS)
         _check_choices(config, ADAPTER_CHOICES)
     _check_mining(config)
-    for holds, key, expected in _rules(config):
+    for holds, key, expected in itertools.chain(_rules(config), _loss_rules(config["loss"])):
         if not holds:
             raise _error(config, key, expected)
     weights_to_try(config["export"]["interpolation"])
@@ -331,6 +344,33 @@ def _process_rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]
         "ddp where negatives are mined anew (negatives.mined.refresh_every_steps, refresh_every_epochs): "
         "one process alone cannot encode with sharded weights",
     )
+
+
+def _loss_rules(loss: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether it holds, key, what was expected) of the rules that span several keys of ``loss``."""
+    learnable = Number("loss.temperature", LOWEST_LEARNT, 1)
+    holds = not loss["learn_temperature"] or learnable.allows(loss["temperature"])
+    yield holds, learnable.key, f"{learnable}, where it is learnt (loss.learn_temperature)"
+
+    dimensions, weights = loss["dimensions"], loss["dimension_weights"]
+    whole = dimensions is None or (
+        isinstance(dimensions, list)
+        and all(Number("", 1, whole=True).allows(dimension) for dimension in dimensions)
+        and len(set(dimensions)) == len(dimensions) > 0
+    )
+    yield whole, "loss.dimensions", "a list of different whole numbers of 1 or more, or null"
+    factors = weights is None or (
+        isinstance(weights, list)
+        and all(Number("", 0, above=True).allows(weight) for weight in weights)
+        and len(weights) == len(dimensions or ())
+    )
+    yield factors, "loss.dimension_weights", "a number above 0 for each of loss.dimensions, or null"
+
+    if needs_teacher(loss):
+        yield loss["teacher"] is not None, "loss.teacher", "a model, such as model@loss.teacher=embedded"
+    else:
+        unused = "null: neither loss.guide.margin nor loss.distillation.kind asks for it"
+        yield loss["teacher"] is None, "loss.teacher", unused
 
 
 def _error(config: Mapping[str, Any], key: str, expected: str) -> UserError:

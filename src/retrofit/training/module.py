@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from retrofit.data.batching import TokenBatch
+from retrofit.losses.step import Objective, StepEmbeddings
 from retrofit.models.adapters import plain_backbone
 from retrofit.models.bi_encoder import BiEncoder, Precision, chunks_by_length
 from retrofit.training.distributed import gathered, largest, shard, summed
+from retrofit.training.teacher import Teacher
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 
 class RetrievalModule(pl.LightningModule):
@@ -27,19 +30,20 @@ class RetrievalModule(pl.LightningModule):
 
     Attributes:
         encoder: the bi-encoder; what its backbone lets learn is trained.
-        loss: takes query embeddings, passage embeddings and relevance.
+        loss: what of it learns, a temperature, is trained as well.
         anchor_weight: factor on the mean of ``1 - cosine`` between the anchors' embeddings and the base's.
         chunk_tokens: tokens that go through the backbone at once.
         kept_tokens: tokens of a step whose activations are kept; those of the others are computed twice.
         precision: of the matrix products.
         warmup_fraction: share of all steps over which the learning rate rises from zero.
         seed: of whatever a step draws; every step seeds itself in every process, so a resumed run draws the same masks.
+        teacher: what the loss compares the step with; None where it needs none.
     """
 
     def __init__(
         self,
         encoder: BiEncoder,
-        loss: nn.Module,
+        loss: Objective,
         optimizer: OptimizerFactory,
         anchor_weight: float,
         total_steps: int,
@@ -48,6 +52,7 @@ class RetrievalModule(pl.LightningModule):
         kept_tokens: int | None,
         precision: Precision,
         seed: int,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -59,6 +64,7 @@ class RetrievalModule(pl.LightningModule):
         self.warmup_fraction = warmup_fraction
         self.total_steps = total_steps
         self.seed = seed
+        self.teacher = teacher
         self.strict_loading = False  # a checkpoint holds what was trained; the rest comes from the base
         self._optimizer_factory = optimizer
 
@@ -84,12 +90,30 @@ class RetrievalModule(pl.LightningModule):
     def training_step(self, batch: TokenBatch, _batch_index: int) -> Tensor:
         """Return the loss of a step, a scalar: of all processes' texts, in every process."""
         share, anchors = self.embed_share(batch.token_ids + batch.anchors).tensor_split((len(batch.token_ids),))
-        relevance = batch.relevance.to(self.device)
-        queries, passages = gathered(share, sum(relevance.shape)).tensor_split((batch.n_queries,))
-        loss: Tensor = self.loss(queries, passages, relevance)
+        texts = gathered(share, sum(batch.relevance.shape))
+        queries, passages = texts.tensor_split((batch.n_queries,))
+        loss: Tensor = self.loss(self.step_embeddings(queries, passages, batch))
         if batch.n_anchors:
             loss = loss + self.anchor_weight * self.drift(anchors, batch.anchors, batch.n_anchors)
         return loss
+
+    def step_embeddings(self, queries: Tensor, passages: Tensor, batch: TokenBatch) -> StepEmbeddings:
+        """Return what the loss sees of a step, on this device.
+
+        Args:
+            queries: float ``[queries, dimension]``, unit length.
+            passages: float ``[passages, dimension]``, unit length.
+            batch: their texts.
+        """
+        tensors = (batch.relevance, batch.passage_ids, batch.answers)
+        step = StepEmbeddings(queries, passages, *(tensor.to(self.device) for tensor in tensors))
+        if self.teacher is None:
+            return step
+        return dataclasses.replace(
+            step,
+            teacher_queries=self.teacher.queries.of(batch.query_ids).to(self.device),
+            teacher_passages=self.teacher.passages.of(batch.passage_ids).to(self.device),
+        )
 
     def drift(self, embeddings: Tensor, token_ids: list[list[int]], total: int) -> Tensor:
         """Return the mean of ``1 - cosine`` to the base's embeddings of the same texts, a scalar.
@@ -126,7 +150,7 @@ class RetrievalModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser over what is trainable, with linear warm-up and linear decay to zero, step by step."""
-        optimizer = self._optimizer_factory([p for p in self.parameters() if p.requires_grad])
+        optimizer = self._optimizer_factory(self._parameter_groups())
         warmup = max(1, math.ceil(self.warmup_fraction * self.total_steps))
 
         def factor(step: int) -> float:
@@ -137,10 +161,17 @@ class RetrievalModule(pl.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what is trainable; a temperature that is learnt has no value that weight decay should pull it to."""
+        of_encoder, of_loss = ([p for p in part.parameters() if p.requires_grad] for part in (self.encoder, self.loss))
+        groups: list[dict[str, Any]] = [{"params": of_encoder}]
+        return [*groups, {"params": of_loss, "weight_decay": 0.0}] if of_loss else groups
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only trainable weights in the checkpoint: megabytes instead of the whole backbone."""
-        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        checkpoint["state_dict"] = _subset(checkpoint["state_dict"], trainable)
+        """Keep only what the training changes in the checkpoint: megabytes instead of the whole backbone."""
+        changed = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        changed |= {f"loss.{name}" for name, _ in self.loss.named_buffers()}
+        checkpoint["state_dict"] = _subset(checkpoint["state_dict"], changed)
 
     def transfer_batch_to_device(self, batch: TokenBatch, device: torch.device, dataloader_idx: int) -> TokenBatch:
         """Return the batch as it is: token ids are padded, and moved, chunk by chunk."""

@@ -26,6 +26,8 @@ from retrofit.evaluation.evaluate import write_results
 from retrofit.evaluation.suites import evaluate_suites
 from retrofit.evaluation.summary import headline, metrics_frame
 from retrofit.instantiation import instantiate
+from retrofit.losses.objective import check_dimensions
+from retrofit.losses.step import Objective
 from retrofit.models.adapters import apply_adapter, interpolate, merged_weights
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import state_fingerprint, weights_fingerprint
@@ -44,6 +46,7 @@ from retrofit.training.lightning_trainer import fit, is_first_process, lightning
 from retrofit.training.module import RetrievalModule
 from retrofit.training.refresh import CurrentNegatives, RefreshNegatives, steps_between
 from retrofit.training.run_folder import RunFolder
+from retrofit.training.teacher import Teacher
 from retrofit.training.wandb_mirror import WandbMirror
 
 log = logging.getLogger(__name__)
@@ -149,9 +152,11 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     started = time.monotonic()
     job = Job.prepare(config, run)
     _write_data_manifest(job)
+    base = job.encoder()
+    check_dimensions(config["loss"]["dimensions"], base.dimension)
     several = processes(config["trainer"]) > 1
     # The others would wait for the first process, and lose patience: it measures when they have left.
-    base_results = None if several else job.measure(job.encoder(), job.base, "base")
+    base_results = None if several else job.measure(base, job.base, "base")
     seconds = {"base": time.monotonic() - started}
 
     trained_at = time.monotonic()
@@ -218,10 +223,11 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     mined = job.mined()
     current = None if mined is None else CurrentNegatives(mined)
     batches = planned_batches(config, job.data, encoder, current)
+    teacher = Teacher.of(config, job.data)
     batching, trainer_config = config["batching"], config["trainer"]
     module = RetrievalModule(
         encoder,
-        instantiate(config["loss"]),
+        objective_of(config["loss"], encoder, teacher),
         instantiate(config["optimizer"]["optimizer"]),
         anchor_weight=config["anchor"]["weight"],
         total_steps=len(batches),
@@ -232,6 +238,7 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
             trainer_config["precision"], "cuda" if trainer_config["accelerator"] == "gpu" else "cpu"
         ),
         seed=config["seed"],
+        teacher=teacher,
     )
     trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
     log.info(
@@ -268,6 +275,19 @@ def _adapted(job: Job) -> BiEncoder:
     apply_adapter(encoder, instantiate(adapter["config"]), adapter["layers"], adapter["train_embeddings"])
     encoder.fused = job.config["trainer"]["fused_layers"]
     return encoder
+
+
+def objective_of(loss: Mapping[str, Any], encoder: BiEncoder, teacher: Teacher | None) -> Objective:
+    """Return the objective that the values of ``loss`` describe, for the embeddings of an encoder and a teacher.
+
+    Raises:
+        UserError: the embeddings are shorter than the loss asks for.
+    """
+    settings = {name: value for name, value in loss.items() if name != "teacher"}
+    built: Objective = instantiate(
+        {**settings, "dimension": encoder.dimension, "teacher_dimension": teacher.dimension if teacher else 0}
+    )
+    return built
 
 
 def _refreshes(job: Job, encoder: BiEncoder, current: CurrentNegatives | None) -> list[RefreshNegatives]:
