@@ -48,13 +48,11 @@ def test_an_unknown_command_is_named(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def test_a_command_gets_the_arguments_after_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    from retrofit.commands import train
-
-    seen: list[list[str]] = []
-    monkeypatch.setattr(train, "main", lambda: seen.append(sys.argv[:]))
+    seen: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(entry.runpy, "run_module", lambda name, **_: seen.append((name, sys.argv[1:])))
     monkeypatch.setattr(sys, "argv", ["retrofit", "train", "seed=1", "-m"])
     entry.main()
-    assert seen == [[train.__file__, "seed=1", "-m"]]
+    assert seen == [("retrofit.commands.train", ["seed=1", "-m"])]
 
 
 def test_the_module_runs() -> None:

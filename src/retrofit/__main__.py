@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import runpy
 import sys
 
 COMMANDS = {
@@ -14,7 +14,7 @@ COMMANDS = {
     "search": "answer queries over a file of texts with a trained model",
 }
 
-# A module called inspect beside train.py would hide the standard library's from what Lightning relaunches.
+# A command whose module would have the name of one of the standard library.
 MODULES = {"inspect": "inspect_data"}
 
 
@@ -43,10 +43,9 @@ def main() -> None:
     if name not in COMMANDS:
         print(f"retrofit: no command {name!r}\n\n{usage()}", file=sys.stderr)
         sys.exit(2)
-    module = importlib.import_module(f"retrofit.commands.{MODULES.get(name, name)}")
-    # As if the command's own file had been started: what relaunches sys.argv (Lightning's DDP) finds it again.
-    sys.argv = [str(module.__file__), *sys.argv[2:]]
-    module.main()
+    # As if the command's own module had been started: what starts it again (Lightning's DDP) finds it by its name.
+    sys.argv = sys.argv[1:]
+    runpy.run_module(f"retrofit.commands.{MODULES.get(name, name)}", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ import filelock
 from retrofit.errors import UserError
 
 MANIFEST = "manifest.json"
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""What the operating system says when a disk is full, or what a user may write to it."""
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +53,33 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file aside and rename it, so that no reader ever sees half of it."""
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file beside ``path`` that takes its place unless the context raises.
+
+    So no reader ever sees half of a file, and a writer that fails leaves what was there before.
+    """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        partial.write_text(text, encoding="utf-8")
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder; nobody may be writing to it."""
+    for leftover in folder.glob(".*.partial-*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file aside and rename it."""
+    with written_aside(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -101,7 +123,8 @@ class ArtefactStore:
                 if not is_complete(folder):
                     self._build(folder, inputs, build)
         except OSError as error:
-            raise _storage_error(error, self.root) from error
+            where = f"the cache in {self.root} (RETROFIT_CACHE or paths.cache names another folder)"
+            raise storage_error(error, where) from error
         return folder
 
     def _build(self, folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> None:
@@ -133,10 +156,15 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
-def _storage_error(error: OSError, root: Path) -> Exception:
-    where = f"{root} (RETROFIT_CACHE or paths.cache names another folder)"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"no space left for the cache in {where}: free some and run the same command again")
+def storage_error(error: OSError, where: str) -> Exception:
+    """Return the error of a full disk, or of a folder that cannot be written, as one the user can put right.
+
+    Args:
+        error: any other is returned as it is.
+        where: what was written, its folder, and how to name another.
+    """
+    if error.errno in NO_SPACE:
+        return UserError(f"no space left for {where}: free some and run the same command again")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return UserError(f"the cache cannot be written in {where}: {error.strerror}")
+        return UserError(f"no permission to write {where}: {error.strerror}")
     return error

@@ -115,7 +115,7 @@ def test_every_adapter_instantiates(train_config: Compose, option: str) -> None:
         assert (adapter.r, adapter.lora_alpha) == (16, 32)
 
 
-@pytest.mark.parametrize("overrides", [(), ("adapter.config.layers_to_transform=[1]",)], ids=["all", "one layer"])
+@pytest.mark.parametrize("overrides", [(), ("adapter.layers=[1]",)], ids=["all", "one layer"])
 def test_lora_reaches_every_linear_layer_it_is_asked_for(
     train_config: Compose, overrides: tuple[str, ...], load_tiny: Any
 ) -> None:
@@ -125,7 +125,8 @@ def test_lora_reaches_every_linear_layer_it_is_asked_for(
     linear = {name for name, module in encoder.backbone.named_modules() if isinstance(module, torch.nn.Linear)}
     if overrides:
         linear = {name for name in linear if ".1." in name}
-    apply_adapter(encoder, instantiate(train_config("adapter=lora", *overrides)["adapter"]["config"]))
+    adapter = train_config("adapter=lora", *overrides)["adapter"]
+    apply_adapter(encoder, instantiate(adapter["config"]), adapter["layers"])
     names = [name.split("base_model.model.")[-1] for name, _ in encoder.backbone.named_modules()]
     assert {name.removesuffix(".lora_A") for name in names if name.endswith(".lora_A")} == linear
 

@@ -1,85 +1,20 @@
-"""``retrofit train`` from outside, on a tiny model and a tiny corpus: run, run again, kill, resume, fail."""
+"""``retrofit train`` from outside, on a tiny model and a tiny corpus: run, run again, fail."""
 
 from __future__ import annotations
 
 import csv
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from safetensors.numpy import load_file
+from tests.commands.workplace import KEY, Workplace, read_json, same, snapshot, weights
 
 from retrofit.data.selection import select
 from retrofit.data.storage import PAIRS, REPORT, read_records
 from retrofit.errors import UserError
-
-KEY = "fedcba9876543210fedcba9876543210fedcba98"
-
-Snapshot = dict[str, int]
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """A folder where runs are started, with a cache of its own.
-
-    Attributes:
-        path: the folder.
-        overrides: of every run.
-    """
-
-    path: Path
-    overrides: list[str]
-
-    def command(self, *overrides: str) -> list[str]:
-        return [sys.executable, "-m", "retrofit", "train", *self.overrides, *overrides]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {
-            **os.environ, "RETROFIT_CACHE": str(self.path / "cache"), "HF_HUB_OFFLINE": "1", "WANDB_API_KEY": KEY,
-            "PYTHONIOENCODING": "utf-8",
-        }  # fmt: skip
-
-    def train(self, *overrides: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*overrides), capture_output=True, encoding="utf-8", cwd=self.path, timeout=600, check=False,
-            env=self.environment,
-        )  # fmt: skip
-
-    def run(self, experiment: str = "train") -> Path:
-        (folder,) = (self.path / "runs" / experiment).iterdir()
-        return folder
-
-    def evaluations(self) -> Snapshot:
-        return snapshot(self.path / "cache" / "evaluations")
-
-
-def snapshot(folder: Path) -> Snapshot:
-    """Modification times of all files, in nanoseconds."""
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def weights(run: Path) -> dict[str, np.ndarray]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def same(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
-    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture(scope="module")
@@ -217,74 +152,6 @@ def test_a_second_call_does_nothing_and_shows_the_same(finished: Workplace) -> N
     assert again.stdout == (finished.path / "stdout").read_text(encoding="utf-8")
 
 
-def killed(workplace: Workplace, checkpoint: str) -> None:
-    """Start a run and kill it when a checkpoint is there."""
-    log_file = workplace.path / "log"
-    with log_file.open("w") as log:
-        process = subprocess.Popen(
-            workplace.command(), cwd=workplace.path, env=workplace.environment, stdout=log, stderr=log
-        )
-        try:
-            waited = time.monotonic()
-            while not list((workplace.path / "runs").glob(f"train/*/checkpoints/{checkpoint}")):
-                assert process.poll() is None, log_file.read_text()
-                assert time.monotonic() - waited < 300
-                time.sleep(0.002)
-            process.send_signal(signal.SIGKILL)
-        finally:
-            process.kill()
-            process.wait()
-
-
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
-    finished: Workplace, tmp_path: Path, small_run: list[str]
-) -> None:
-    # Same seed, another place: the run of "finished", which nobody interrupted, is the reference.
-    workplace = Workplace(tmp_path, small_run)
-    killed(workplace, "step=4.ckpt")
-    run = workplace.run()
-    assert run.name == finished.run().name
-    assert read_json(run / "status.json")["state"] == "running"
-    assert not (run / "model").exists(), "the run ended before it was killed"
-    base = workplace.evaluations()
-    assert sum(name.endswith("results.parquet") for name in base) == 3  # the base on the test split of each suite
-
-    done = workplace.train()
-    assert done.returncode == 0, done.stderr
-    assert "resuming from step=" in done.stderr
-    assert read_json(run / "status.json")["state"] == "finished"
-    assert same(weights(run), weights(finished.run()))
-    assert pd.read_csv(run / "metrics.csv").equals(pd.read_csv(finished.run() / "metrics.csv"))
-    assert pd.read_csv(run / "training_curve.csv")["step"].tolist() == [8, 16, 24]
-    assert base.items() <= workplace.evaluations().items()
-
-
-def test_negatives_are_mined_anew_and_a_killed_run_goes_on_with_them(tmp_path: Path, small_run: list[str]) -> None:
-    overrides = [
-        *small_run, "negatives=refreshed", "negatives.mined.refresh_every_epochs=null",
-        "negatives.mined.refresh_every_steps=6",
-    ]  # fmt: skip
-    whole = Workplace(tmp_path / "whole", overrides)
-    whole.path.mkdir()
-    done = whole.train()
-    assert done.returncode == 0, done.stderr
-    assert [f"step {step}: negatives mined anew" in done.stderr for step in (6, 12, 18, 24)] == [
-        True,
-        True,
-        True,
-        False,
-    ]
-
-    workplace = Workplace(tmp_path / "killed", overrides)
-    workplace.path.mkdir()
-    killed(workplace, "step=8.ckpt")
-    done = workplace.train()
-    assert done.returncode == 0, done.stderr
-    assert "resuming from step=" in done.stderr
-    assert "step 6: negatives mined anew" not in done.stderr
-    assert same(weights(workplace.run()), weights(whole.run()))
-
-
 def test_a_bad_value_is_one_line_and_leaves_nothing(tmp_path: Path, small_run: list[str]) -> None:
     done = Workplace(tmp_path, small_run).train("batching.batch_size=1")
     assert done.returncode == 2
@@ -324,29 +191,6 @@ def test_a_run_that_raises_is_failed_and_may_be_repeated(tmp_path: Path, small_r
     again = workplace.train()
     assert again.returncode == 0, again.stderr
     assert read_json(workplace.run() / "status.json")["state"] == "finished"
-
-
-@pytest.fixture(scope="module")
-def in_process(
-    tmp_path_factory: pytest.TempPathFactory, small_run: list[str], train_config: Callable[..., dict[str, Any]]
-) -> Callable[..., Path]:
-    """Return a function that carries out a run in this process and returns its folder."""
-    from retrofit.training.configuration import check
-    from retrofit.training.retrofit import retrofit
-    from retrofit.training.run_folder import RunFolder
-
-    def run(place: Path, *overrides: str) -> Path:
-        config = train_config(
-            *small_run, f"paths.runs='{place / 'runs'}'", f"paths.cache='{place / 'cache'}'", *overrides
-        )
-        check(config)
-        folder = RunFolder.of(config | {"paths": {}}, place / "runs")
-        folder.start(yaml.safe_dump(config))
-        with folder.outcome():
-            retrofit(config, folder)
-        return folder.path
-
-    return run
 
 
 def test_dimensions_that_the_model_has_not_are_found_before_anything_is_measured(

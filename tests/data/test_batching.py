@@ -239,18 +239,40 @@ def test_planned_batches_never_push_a_query_from_an_answer(
         assert [chr(ids[0]) for ids in token_ids] == ["q"] * len(texts.queries) + ["p"] * len(texts.passages)
 
 
-def test_processes_share_a_batch_and_draw_their_own_negatives() -> None:
+@given(JUDGED, st.integers(0, 2), st.integers(0, 5), st.integers(1, 9))
+@settings(deadline=None)
+def test_processes_share_the_texts_of_a_step(
+    pairs: list[Pair], random_negatives: int, anchors: int, world_size: int
+) -> None:
+    """Rank r has texts r, r + world size, … of queries, passages and anchors; all know the relevance of all."""
+    batches = planned(pairs, random_negatives, steps=2)
+    batches.anchor_rows = np.arange(len(pairs))
+    batches.contents = replace(batches.contents, anchors=anchors)
+    for step in range(2):
+        whole = batches[step]
+        texts = whole.token_ids + whole.anchors
+        assert whole.n_anchors == len(whole.anchors) == min(anchors, len(pairs))
+        for rank in range(world_size):
+            share = batches.of_process(rank, world_size)[step]
+            assert share.token_ids + share.anchors == texts[rank::world_size]
+            assert share.token_ids == whole.token_ids[rank::world_size]
+            assert (share.n_queries, share.n_anchors) == (whole.n_queries, whole.n_anchors)
+            assert torch.equal(share.relevance, whole.relevance)
+
+
+def test_a_process_tokenises_its_share_alone() -> None:
+    seen: list[str] = []
+
+    def counting(texts: Sequence[str], kind: str) -> list[list[int]]:
+        seen.extend(texts)
+        return letters(texts, kind)
+
     batches = planned(MANY, 2)
-    for step in range(len(batches)):
-        whole = set(batches.texts(step).queries)
-        first, second = (batches.of_process(rank, 2).texts(step) for rank in range(2))
-        assert len(first.queries) == len(second.queries) == len(whole) // 2
-        assert not set(first.queries) & set(second.queries)
-        assert set(first.queries) | set(second.queries) <= whole
-    assert any(
-        set(batches.of_process(0, 2).texts(step).passages[1:]) != set(batches.of_process(1, 2).texts(step).passages[1:])
-        for step in range(len(batches))
-    )
+    share = batches.of_process(1, 3)
+    share.tokenize = counting  # type: ignore[assignment]
+    batch = share[0]
+    assert spelled(batch.token_ids) == seen
+    assert len(seen) == len(range(1, len(batches[0].token_ids), 3))
 
 
 MANY = [pair(f"q{n}", f"a{n}", f"b{n}") for n in range(20)] + [pair(f"q{n}", f"c{n}", language="de") for n in range(20)]

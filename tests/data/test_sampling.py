@@ -200,21 +200,6 @@ def test_a_weight_of_zero_leaves_a_task_out() -> None:
     assert {stratum_of(strata, row)[0] for step in range(9) for row in plan.batch(step).rows} == {"task 1"}
 
 
-@given(PLANS, st.integers(1, 4))
-@settings(deadline=None)
-def test_processes_get_equal_shares_of_every_batch(arguments: dict, world_size: int) -> None:
-    plan = SamplingPlan(**arguments)
-    for step in range(len(plan)):
-        batch = plan.batch(step)
-        shards = [batch.shard(rank, world_size) for rank in range(world_size)]
-        assert len({len(shard.rows) for shard in shards}) == 1
-        shared = np.concatenate([shard.rows for shard in shards]).tolist()
-        assert len(set(shared)) == len(shared) > len(batch.rows) - world_size
-        visit_of = dict(zip(batch.rows.tolist(), batch.visits.tolist(), strict=True))
-        for shard in shards:
-            assert [visit_of[row] for row in shard.rows.tolist()] == shard.visits.tolist()
-
-
 @given(PLANS, st.integers(0, 60))
 @settings(deadline=None)
 def test_a_sample_is_of_what_the_batch_is_drawn_from(arguments: dict, count: int) -> None:

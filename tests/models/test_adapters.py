@@ -61,15 +61,6 @@ def test_a_low_rank_adapter_trains_itself_alone(
     assert trainable(encoder) == expected
 
 
-def test_layers_to_transform_limits_the_adapter(load_tiny: Load, train_config: Compose) -> None:
-    encoder = load_tiny()
-    config = train_config("adapter=lora", "adapter.config.layers_to_transform=[1]")["adapter"]["config"]
-    apply_adapter(encoder, instantiate(config))
-    names = trainable(encoder)
-    assert len(names) == 12
-    assert all(".layer.1." in name for name in names)
-
-
 def test_full_training_trains_all_but_the_word_embeddings(load_tiny: Load, train_config: Compose) -> None:
     encoder = load_tiny()
     config = train_config("adapter=full")["adapter"]["config"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from retrofit.errors import UserError
-from retrofit.training.configuration import check
+from retrofit.training.configuration import check, check_sweep
 
 Compose = Callable[..., dict[str, Any]]
 
@@ -40,6 +40,13 @@ def test_shipped_configurations_keep_the_rules(train_config: Compose, overrides:
         "anchor=base",
         "batching.chunk_tokens=64",
         "negatives.random=0",
+        "adapter.layers=-2",
+        "adapter.layers=[0,1]",
+        "trainer.divergence.factor=null",
+        "trainer.divergence.patience=50",
+        "trainer=ddp",
+        "trainer=fsdp",
+        "trainer.process_group_backend=gloo",
     ],
 )
 def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override: str) -> None:
@@ -106,6 +113,30 @@ def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override
         ("anchor.weight", ["anchor.weight=-1"]),
         ("anchor.texts", ["anchor.texts=-1"]),
         ("anchor.texts", ["anchor=base", "adapter=full"]),
+        ("anchor.texts", ["anchor=base", "adapter.config.bias=lora_only"]),
+        ("adapter.config.r", ["adapter.config.r=0"]),
+        ("adapter.config.lora_alpha", ["adapter.config.lora_alpha=0"]),
+        ("adapter.config.lora_dropout", ["adapter.config.lora_dropout=1.5"]),
+        ("adapter.config.bias", ["adapter.config.bias=some"]),
+        ("adapter.config.use_dora", ["adapter.config.use_dora=maybe"]),
+        ("adapter.layers", ["adapter.layers=first"]),
+        ("adapter.layers", ["adapter.layers=[]"]),
+        ("adapter.layers", ["adapter.layers=[0.5]"]),
+        ("adapter.train_embeddings", ["adapter.train_embeddings=true"]),
+        ("adapter.train_embeddings", ["adapter=full", "adapter.train_embeddings=1.5"]),
+        ("trainer.devices", ["trainer.devices=0"]),
+        ("trainer.devices", ["trainer.devices=auto"]),
+        ("trainer.num_nodes", ["trainer.num_nodes=0"]),
+        ("trainer.accelerator", ["trainer.accelerator=tpu"]),
+        ("trainer.strategy", ["trainer.strategy=deepspeed"]),
+        ("trainer.strategy", ["trainer.devices=2"]),
+        ("trainer.strategy", ["trainer.num_nodes=2"]),
+        ("trainer.strategy", ["trainer=fsdp", "negatives=refreshed"]),
+        ("trainer.process_group_backend", ["trainer.process_group_backend=mpi"]),
+        (
+            "trainer.process_group_backend",
+            ["trainer=ddp", "trainer.accelerator=cpu", "trainer.process_group_backend=nccl"],
+        ),
         ("engine.workers", ["negatives=dense", "engine=ray", "engine.workers=0"]),
         ("engine.cpus_per_worker", ["negatives=dense", "engine=ray", "engine.cpus_per_worker=0.5"]),
         ("engine.gpus_per_worker", ["negatives=dense", "engine=ray", "engine.gpus_per_worker=-1"]),
@@ -144,6 +175,11 @@ def test_what_would_only_fail_after_the_training_is_found_before_it(
         ("loss.temperature", ["loss.temperature=null"]),
         ("trainer.checkpoint_every", ["trainer.checkpoint_every=0"]),
         ("trainer.log_every", ["trainer.log_every=0"]),
+        ("trainer.keep_checkpoints", ["trainer.keep_checkpoints=0"]),
+        ("trainer.divergence.factor", ["trainer.divergence.factor=1"]),
+        ("trainer.divergence.window", ["trainer.divergence.window=0"]),
+        ("trainer.divergence.patience", ["trainer.divergence.patience=0"]),
+        ("trainer.divergence.patience", ["trainer.divergence.patience=51"]),
         ("data_scale.pairs_per_language", ["data_scale.pairs_per_language=0"]),
         ("task_mix.weights", ["+task_mix.weights.field_help=-1"]),
         ("task_mix.weights", ["task_mix=field_help", "+task_mix.weights.field_help=0"]),
@@ -164,3 +200,10 @@ def test_values_that_cannot_be_carried_out_name_their_key(
     with pytest.raises(UserError) as caught:
         check(config)
     assert key in str(caught.value)
+
+
+def test_a_job_of_a_sweep_is_one_process(train_config: Compose) -> None:
+    check_sweep(train_config("trainer=gpu"))
+    for key, overrides in (("trainer.devices", ("trainer=ddp",)), ("trainer.num_nodes", ("trainer.num_nodes=2",))):
+        with pytest.raises(UserError, match=f"^{key}=[28]: expected 1 in a multirun"):
+            check_sweep(train_config(*overrides))

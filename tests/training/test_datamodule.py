@@ -43,9 +43,9 @@ def loader(homogeneous: Homogeneous, rank: int, world_size: int, done: int) -> I
 
 
 def same(first: TokenBatch, second: TokenBatch) -> bool:
-    lists = (first.token_ids, first.anchors, first.n_queries) == (second.token_ids, second.anchors, second.n_queries)
+    plain = [(batch.token_ids, batch.anchors, batch.n_queries, batch.n_anchors) for batch in (first, second)]
     tensors = ("relevance", "query_ids", "passage_ids", "answers")
-    return lists and all(torch.equal(getattr(first, name), getattr(second, name)) for name in tensors)
+    return plain[0] == plain[1] and all(torch.equal(getattr(first, name), getattr(second, name)) for name in tensors)
 
 
 @pytest.mark.parametrize("homogeneous", get_args(Homogeneous))

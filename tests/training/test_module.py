@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from retrofit.losses.info_nce import InfoNCE
 from retrofit.models.adapters import apply_adapter
 from retrofit.models.bi_encoder import BiEncoder, pad
 from retrofit.training.callbacks import CURVE_COLUMNS, TrainingCurve, checkpoint_every
+from retrofit.training.checkpoint_files import CheckpointFiles
 from retrofit.training.datamodule import RetrievalDataModule
 from retrofit.training.module import RetrievalModule
 from retrofit.training.retrofit import planned_batches
@@ -60,7 +62,12 @@ def adapted(load: Load, compose: Compose, adapter: str, **options: Any) -> BiEnc
 
 
 def module_of(
-    encoder: BiEncoder, chunk_tokens: int = 256, seed: int = 0, loss: Any = None, anchor_weight: float = 0.0
+    encoder: BiEncoder,
+    chunk_tokens: int = 256,
+    seed: int = 0,
+    loss: Any = None,
+    anchor_weight: float = 0.0,
+    kept_tokens: int | None = None,
 ) -> RetrievalModule:
     return RetrievalModule(
         encoder,
@@ -70,6 +77,8 @@ def module_of(
         total_steps=STEPS,
         warmup_fraction=0.2,
         chunk_tokens=chunk_tokens,
+        kept_tokens=kept_tokens,
+        precision="float32",
         seed=seed,
     )
 
@@ -79,12 +88,17 @@ def gradients(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("adapter", ["lora", "dora", "full"])
-@pytest.mark.parametrize("chunk_tokens", [1, 150, 100_000])
+@pytest.mark.parametrize(("chunk_tokens", "kept_tokens"), [(1, None), (150, 0), (150, 300), (100_000, None)])
 def test_a_step_has_the_loss_and_gradient_of_one_plain_forward(
-    load_tiny: Load, train_config: Compose, batches: PlannedBatches, adapter: str, chunk_tokens: int
+    load_tiny: Load,
+    train_config: Compose,
+    batches: PlannedBatches,
+    adapter: str,
+    chunk_tokens: int,
+    kept_tokens: int | None,
 ) -> None:
     encoder = adapted(load_tiny, train_config, adapter, dropout=0.0).train().double()
-    module, batch = module_of(encoder, chunk_tokens, loss=InfoNCE(0.5, 0.3)), batches[0]
+    module, batch = module_of(encoder, chunk_tokens, loss=InfoNCE(0.5, 0.3), kept_tokens=kept_tokens), batches[0]
     loss = module.training_step(batch, 0)
     loss.backward()
     chunked = gradients(encoder)
@@ -108,6 +122,30 @@ def test_a_step_has_the_loss_and_gradient_of_one_plain_forward(
         torch.testing.assert_close(
             chunked[name], gradient, atol=1e-6, rtol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
         )
+
+
+@pytest.mark.parametrize("kept_tokens", [0, 400])
+def test_computing_activations_again_drops_the_same_units(
+    load_tiny: Load,
+    train_config: Compose,
+    batches: PlannedBatches,
+    kept_tokens: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(RetrievalModule, "global_step", 4)
+    found = []
+    for kept in (None, kept_tokens):
+        encoder = adapted(load_tiny, train_config, "lora", dropout=0.3).train()
+        module = module_of(encoder, chunk_tokens=150, loss=InfoNCE(0.5, 0.3), kept_tokens=kept)
+        module.on_train_batch_start(batches[0], 4)
+        loss = module.training_step(batches[0], 4)
+        torch.rand(7)  # whatever is drawn between the two passes does not matter
+        loss.backward()
+        found.append({"loss": loss.detach(), **gradients(encoder)})
+    kept_all, computed_again = found
+    assert kept_all.keys() == computed_again.keys()
+    for name, tensor in kept_all.items():
+        torch.testing.assert_close(computed_again[name], tensor, atol=1e-6, rtol=0, msg=name)
 
 
 def test_embeddings_come_in_the_order_of_the_texts(load_tiny: Load) -> None:
@@ -134,9 +172,29 @@ def test_dropout_replays_by_seed_and_step(
     other = module_of(load_tiny(dropout=0.3).train(), seed=1)
     assert not torch.equal(run_step(other, batch, 3, monkeypatch), losses[0])
     # What was drawn in between does not matter.
-    torch.rand(17)
+    drawn = random.random(), np.random.random(), torch.rand(17)  # noqa: S311
     again = module_of(load_tiny(dropout=0.3).train())
     assert torch.equal(run_step(again, batch, 3, monkeypatch), losses[0])
+    again.on_train_batch_start(batch, 3)
+    first = random.random(), np.random.random(), torch.rand(17)  # noqa: S311
+    again.on_train_batch_start(batch, 3)
+    second = random.random(), np.random.random(), torch.rand(17)  # noqa: S311
+    assert first[:2] == second[:2] != drawn[:2]
+    assert torch.equal(first[2], second[2])
+
+
+def test_processes_drop_out_differently_and_the_same_whenever_asked(
+    load_tiny: Load, batches: PlannedBatches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, drawn = module_of(load_tiny()), []
+    for rank, seed, step in [(0, 0, 3), (1, 0, 3), (0, 0, 4), (0, 1, 3), (1, 0, 3)]:
+        monkeypatch.setattr(RetrievalModule, "global_rank", rank)
+        monkeypatch.setattr(RetrievalModule, "global_step", step)
+        module.seed = seed
+        module.on_train_batch_start(batches[0], step)
+        drawn.append(torch.rand(8).tolist())
+    assert drawn[1] == drawn[4]
+    assert len(set(map(tuple, drawn))) == 4
 
 
 def fit(
@@ -158,6 +216,7 @@ def fit(
             TrainingCurve(folder / "training_curve.csv", 2, mirrored.append),
             StopAfter(),
         ],
+        plugins=[CheckpointFiles(keep=1)],
     )  # fmt: skip
     trainer.fit(module, datamodule=RetrievalDataModule(batches), ckpt_path=resume, weights_only=True)
     return mirrored
@@ -229,12 +288,27 @@ def test_a_checkpoint_holds_trainable_weights_only(
     for name, tensor in stored["state_dict"].items():
         assert torch.equal(tensor, trainable[name])
     assert not any("word_embeddings" in name for name in stored["state_dict"])
+    (optimizer,) = stored["optimizer_states"]
+    assert len(optimizer["state"]) == len(trainable)
+    assert {int(state["step"]) for state in optimizer["state"].values()} == {STEPS}
+    assert [scheduler["last_epoch"] for scheduler in stored["lr_schedulers"]] == [STEPS]
+    assert stored["RetrievalDataModule"] == {"done": STEPS}
+    assert stored["global_step"] == STEPS
 
 
 def test_the_learning_rate_rises_and_falls_linearly() -> None:
     encoder: Any = torch.nn.Linear(2, 2)
     module = RetrievalModule(
-        encoder, InfoNCE(1.0), lambda parameters: torch.optim.SGD(parameters, lr=1.0), 0.0, 10, 0.2, 10, 0
+        encoder,
+        InfoNCE(1.0),
+        lambda parameters: torch.optim.SGD(parameters, lr=1.0),
+        0.0,
+        10,
+        0.2,
+        10,
+        None,
+        "float32",
+        0,
     )
     configured = module.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
@@ -296,10 +370,10 @@ def test_the_anchor_is_the_distance_to_the_base(
         for ids in batch.anchors:
             padded = pad([ids], base.tokenizer.pad_token_id)
             expected.append(1 - (module.encoder(*padded) * base(*padded)).sum().item())
-    drift = module.drift(module.embed(batch.anchors), batch.anchors)
+    drift = module.drift(module.embed(batch.anchors), batch.anchors, batch.n_anchors)
     assert drift.item() == pytest.approx(np.mean(expected), abs=1e-6)
     assert drift.item() > 1e-4
-    plain = dataclasses.replace(batch, anchors=[])
+    plain = dataclasses.replace(batch, anchors=[], n_anchors=0)
     with_anchor, without = module.training_step(batch, 0), module.training_step(plain, 0)
     assert with_anchor.item() == pytest.approx(without.item() + 2 * drift.item(), abs=1e-5)
     drift.backward()
@@ -314,7 +388,9 @@ def test_an_untrained_adapter_has_not_drifted(
     module = module_of(encoder, anchor_weight=1.0)
     module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
     batch = anchored[0]
-    assert module.drift(module.embed(batch.anchors), batch.anchors).item() == pytest.approx(0, abs=1e-6)
+    assert module.drift(module.embed(batch.anchors), batch.anchors, batch.n_anchors).item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_a_heavy_anchor_keeps_a_model_near_its_base(
@@ -339,5 +415,5 @@ def test_the_anchor_is_where_the_base_is_without_dropout(
     anchors = anchored[0].anchors
     with torch.no_grad():
         of_the_base = module_of(load_tiny()).embed(anchors)
-    assert module.drift(of_the_base, anchors).item() == pytest.approx(0, abs=1e-6)
+    assert module.drift(of_the_base, anchors, len(anchors)).item() == pytest.approx(0, abs=1e-6)
     assert all(part.training for part in module.encoder.modules())

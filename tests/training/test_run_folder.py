@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,26 +122,32 @@ def test_a_damaged_status_is_as_none(tmp_path: Path, content: bytes) -> None:
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "finished"
 
 
-def test_the_last_checkpoint_has_the_most_steps(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    assert run.last_checkpoint() is None
-    run.checkpoints.mkdir()
-    for name in ("step=9.ckpt", "step=100.ckpt", "step=20.ckpt", "other.ckpt", ".step=999.ckpt.partial"):
-        with zipfile.ZipFile(run.checkpoints / name, "w") as archive:
-            archive.writestr("data.pkl", bytes(100))
-    assert run.last_checkpoint() == run.checkpoints / "step=100.ckpt"
-
-
-def test_a_checkpoint_that_was_cut_short_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_killed_run_half_wrote_is_removed_at_the_next_start(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.checkpoints.mkdir()
-    for steps in (4, 8):
-        with zipfile.ZipFile(run.checkpoints / f"step={steps}.ckpt", "w") as archive:
-            archive.writestr("data.pkl", bytes(100))
-    newest = run.checkpoints / "step=8.ckpt"
-    newest.write_bytes(newest.read_bytes()[:-30])
-    assert run.last_checkpoint() == run.checkpoints / "step=4.ckpt"
-    assert "step=8.ckpt is cut short" in caplog.text
+    (run.checkpoints / "step=4.ckpt").touch()
+    (run.checkpoints / ".step=8.ckpt.partial-123").touch()
+    (tmp_path / ".status.json.partial-123").touch()
+    (tmp_path / ".model.partial-123").mkdir()
+    (tmp_path / ".model.partial-123" / "config.json").touch()
+    run.start("")
+    assert {path.name for path in tmp_path.rglob("*")} == {"config.yaml", "status.json", "checkpoints", "step=4.ckpt"}
+
+
+def test_a_full_disk_is_told_in_one_line_even_where_the_status_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path)
+    run.start("")
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("retrofit.training.run_folder.write_json", full)
+    with pytest.raises(UserError, match=r"^no space left for the run in .* free some") as caught, run.outcome():
+        full()
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_places_in_the_folder(tmp_path: Path) -> None:

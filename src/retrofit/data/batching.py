@@ -46,11 +46,15 @@ class TextBatch:
 class TokenBatch:
     """A step as the model takes it.
 
+    Queries, then passages, then anchors are numbered through; of several processes, each embeds every ``world_size``-th
+    text from its rank on. What is counted is counted over all processes.
+
     Attributes:
-        token_ids: one list of token ids a text: all queries, then all passages.
-        n_queries: how many of the texts are queries.
-        relevance: int8 ``[queries, passages]``.
-        anchors: one list of token ids for each text whose embedding should stay where the base has it; may be empty.
+        token_ids: one list of token ids a text of this process: queries, then passages.
+        n_queries: how many queries the step has.
+        relevance: int8 ``[queries, passages]`` of the step.
+        anchors: one list of token ids for each text of this process whose embedding should stay where the base has it.
+        n_anchors: how many such texts the step has.
         query_ids: int64 ``[queries]``, see :class:`TextBatch`.
         passage_ids: int64 ``[passages]``, likewise.
         answers: int64 ``[n, 2]``, likewise.
@@ -60,6 +64,7 @@ class TokenBatch:
     n_queries: int
     relevance: Tensor
     anchors: list[list[int]]
+    n_anchors: int
     query_ids: Tensor
     passage_ids: Tensor
     answers: Tensor
@@ -221,7 +226,7 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
         self.rank, self.world_size = 0, 1
 
     def of_process(self, rank: int, world_size: int) -> PlannedBatches:
-        """Return the same steps as one of several processes sees them."""
+        """Return the same steps as one of several processes sees them: a share of the texts, the relevance of all."""
         share = copy.copy(self)
         share.rank, share.world_size = rank, world_size
         return share
@@ -231,12 +236,22 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
 
     def __getitem__(self, step: int) -> TokenBatch:
         texts = self.texts(step)
-        token_ids = self.tokenize(texts.queries, "query") + self.tokenize(texts.passages, "passage")
+        anchor_queries, anchor_passages = self._anchors(step)
+        numbered: list[tuple[list[str], Literal["query", "passage"]]] = [
+            (texts.queries, "query"), (texts.passages, "passage"), (anchor_queries, "query"),
+            (anchor_passages, "passage"),
+        ]  # fmt: skip
+        first = np.cumsum([0, *(len(each) for each, _ in numbered)]).tolist()
+        own = [
+            self.tokenize(each[(self.rank - number) % self.world_size :: self.world_size], kind)
+            for (each, kind), number in zip(numbered, first[:-1], strict=True)
+        ]
         return TokenBatch(
-            token_ids,
+            own[0] + own[1],
             len(texts.queries),
             texts.relevance,
-            self._anchor_token_ids(step),
+            own[2] + own[3],
+            first[-1] - first[2],
             texts.query_ids,
             texts.passage_ids,
             texts.answers,
@@ -244,7 +259,7 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
 
     def texts(self, step: int) -> TextBatch:
         """Return the texts of a step before they are tokenised."""
-        planned = self.plan.batch(step).shard(self.rank, self.world_size)
+        planned = self.plan.batch(step)
         rows = self.reader.rows(planned.rows)
         extra = [*self._mined_passages(planned), *self._random_passages(step, len(rows))]
         known = self.known.of([row["query_id"] for row in rows])
@@ -265,17 +280,16 @@ class PlannedBatches(torch.utils.data.Dataset[TokenBatch]):
         """Return positives of other pairs; the relevance matrix masks those that answer a query of the batch."""
         if self.contents.random_negatives == 0:
             return []
-        generator = np.random.default_rng([self.contents.seed, 2, step, self.rank])
+        generator = np.random.default_rng([self.contents.seed, 2, step])
         drawn = self.plan.sample(step, self.contents.random_negatives * queries, generator)
         others = self.reader.rows(drawn)
         return [(other["positive_ids"][0], other["positives"][0]) for other in others]
 
-    def _anchor_token_ids(self, step: int) -> list[list[int]]:
+    def _anchors(self, step: int) -> tuple[list[str], list[str]]:
+        """Return the queries and the passages among the anchors."""
         count = min(len(self.anchor_rows), self.contents.anchors)
         if count == 0:
-            return []
-        generator = np.random.default_rng([self.contents.seed, 3, step, self.rank])
+            return [], []
+        generator = np.random.default_rng([self.contents.seed, 3, step])
         rows = self.reader.rows(generator.choice(self.anchor_rows, size=count, replace=False))
-        queries = [row["query"] for row in rows[::2]]
-        passages = [row["positives"][0] for row in rows[1::2]]
-        return self.tokenize(queries, "query") + (self.tokenize(passages, "passage") if passages else [])
+        return [row["query"] for row in rows[::2]], [row["positives"][0] for row in rows[1::2]]

@@ -70,14 +70,6 @@ class PlannedBatch:
     rows: np.ndarray
     visits: np.ndarray
 
-    def shard(self, rank: int, world_size: int) -> PlannedBatch:
-        """Return one process's share of the batch: equally many pairs for every process, none of them in two.
-
-        Pairs that do not go round evenly, fewer than there are processes, are left out.
-        """
-        whole = len(self.rows) - len(self.rows) % world_size
-        return PlannedBatch(self.rows[rank:whole:world_size], self.visits[rank:whole:world_size])
-
 
 class SamplingPlan:
     """The batches of a run.

@@ -5,13 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from retrofit.models.fused_encoder import FusedEncoder, NotFusableError, drops_units
+from retrofit.models.fused_layers import LayerWeights
+from retrofit.models.packing import PackedTexts
 
 Kind = Literal["query", "passage"]
 Pooling = Literal["mean", "cls"]
@@ -37,6 +43,23 @@ def pool(hidden: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
     return functional.normalize(pooled, dim=-1)
 
 
+def pool_packed(hidden: Tensor, packed: PackedTexts, pooling: Pooling) -> Tensor:
+    """Return what :func:`pool` returns, of packed texts.
+
+    Args:
+        hidden: last hidden states, float ``[tokens, dimension]``.
+        packed: where the texts lie.
+        pooling: ``mean`` over the tokens, or the first token (``cls``).
+    """
+    hidden = hidden.float()
+    if pooling == "cls":
+        pooled = hidden[packed.first_tokens()]
+    else:
+        sums = hidden.new_zeros((len(packed.lengths), hidden.shape[1])).index_add(0, packed.text_of(), hidden)
+        pooled = sums / packed.lengths.unsqueeze(1)
+    return functional.normalize(pooled, dim=-1)
+
+
 def pad(token_ids: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
     """Return token ids and attention mask, both int64 ``[texts, longest]``, padded on the right."""
     longest = max(len(ids) for ids in token_ids)
@@ -48,18 +71,28 @@ def pad(token_ids: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, 
     return input_ids, attention_mask
 
 
-def chunks_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+def chunks_by_length(lengths: Sequence[int], token_budget: int, *, padded: bool = True) -> Iterator[list[int]]:
     """Yield the positions of texts in chunks of similar length, longest first.
 
-    A chunk times its longest text stays within the token budget (a single longer text is a chunk of its own), so
-    padding is small and the memory of a chunk is bounded whatever the lengths.
+    A chunk stays within the token budget (a single longer text is a chunk of its own), so its memory is bounded
+    whatever the lengths.
+
+    Args:
+        lengths: tokens of each text.
+        token_budget: tokens of a chunk.
+        padded: whether each text counts as its chunk's longest.
     """
     order = sorted(range(len(lengths)), key=lambda position: -lengths[position])
-    start = 0
-    while start < len(order):
-        size = max(1, token_budget // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
+    chunk: list[int] = []
+    tokens = 0
+    for position in order:
+        tokens += max(1, lengths[chunk[0] if chunk and padded else position])
+        if chunk and tokens > token_budget:
+            yield chunk
+            chunk, tokens = [], max(1, lengths[position])
+        chunk.append(position)
+    if chunk:
+        yield chunk
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -94,6 +127,7 @@ class BiEncoder(nn.Module):
         pooling: how token vectors become one.
         prompts: what is put before a query and before a passage.
         max_length: tokens after which a text is cut, the special tokens counted.
+        fused: whether the fused layers stand in for the backbone's own where they can, which is on a CPU.
     """
 
     def __init__(
@@ -110,6 +144,7 @@ class BiEncoder(nn.Module):
         self.pooling: Pooling = pooling
         self.prompts = prompts
         self.max_length = max_length
+        self.fused = True
 
     @classmethod
     def load(
@@ -159,6 +194,41 @@ class BiEncoder(nn.Module):
         hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return pool(hidden, attention_mask, self.pooling)
 
+    def embed(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        chunk_tokens: int,
+        kept_tokens: int | None = None,
+        precision: Precision = "float32",
+    ) -> Tensor:
+        """Return unit-length float32 embeddings ``[texts, dimension]`` of texts given as token ids, in their order.
+
+        Gradients flow to what learns and equal those of a single forward pass, whatever the chunks. Activations beyond
+        ``kept_tokens`` are not kept but computed again in the backward pass, a chunk at a time, once the gradient of
+        the chunk's embeddings is known: gradient caching (Gao et al. 2021), with the same units dropped both times.
+
+        Args:
+            token_ids: of each text, at least one text.
+            chunk_tokens: tokens that go through the backbone at once.
+            kept_tokens: tokens whose activations are kept; None keeps all.
+            precision: of the matrix products.
+        """
+        run = self._chunk_runner(precision)
+        lengths = [len(ids) for ids in token_ids]
+        chunks = list(chunks_by_length(lengths, chunk_tokens, padded=run.padded))
+        parts = []
+        left = sum(lengths)
+        for positions in chunks:
+            texts = [token_ids[position] for position in positions]
+            if torch.is_grad_enabled() and kept_tokens is not None and left > kept_tokens:
+                part: Tensor = checkpoint(run, texts, use_reentrant=False)
+                parts.append(part)
+            else:
+                parts.append(run(texts))
+            left -= sum(map(len, texts))
+        order = torch.tensor([position for positions in chunks for position in positions], device=parts[0].device)
+        return torch.cat(parts)[order.argsort()]
+
     @torch.inference_mode()
     def encode(
         self,
@@ -173,31 +243,70 @@ class BiEncoder(nn.Module):
         Args:
             texts: queries or passages, without prompts.
             kind: which prompt they get.
-            token_budget: tokens, padding counted, that go through the backbone at once.
+            token_budget: tokens that go through the backbone at once.
             precision: of the matrix products; the result is float32 in any case.
             label: where given, progress is logged under it every 20 seconds.
         """
         tokens = self.tokenize(texts, kind)
         embeddings = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        first = next(self.parameters())
-        device = first.device
         was_training = self.training
         self.eval()
+        run = self._chunk_runner(precision)
         started = reported = time.monotonic()
         done = 0
-        # Weights that are bfloat16 need no autocast, which would look up and cast every operand of every product.
-        with torch.autocast(
-            device.type, torch.bfloat16, enabled=precision == "bfloat16" and first.dtype == torch.float32
-        ):
-            for positions in chunks_by_length([len(ids) for ids in tokens], token_budget):
-                input_ids, mask = pad([tokens[i] for i in positions], self.tokenizer.pad_token_id)
-                embeddings[positions] = self(input_ids.to(device), mask.to(device)).cpu().numpy()
-                done += len(positions)
-                now = time.monotonic()
-                if label and now - reported > 20:
-                    rate = done / (now - started)
-                    left = (len(texts) - done) / rate
-                    log.info("%s: %d of %d texts, %.0f texts/s, about %.0f s left", label, done, len(texts), rate, left)
-                    reported = now
+        for positions in chunks_by_length([len(ids) for ids in tokens], token_budget, padded=run.padded):
+            embeddings[positions] = run([tokens[i] for i in positions]).cpu().numpy()
+            done += len(positions)
+            now = time.monotonic()
+            if label and now - reported > 20:
+                rate = done / (now - started)
+                left = (len(texts) - done) / rate
+                log.info("%s: %d of %d texts, %.0f texts/s, about %.0f s left", label, done, len(texts), rate, left)
+                reported = now
         self.train(was_training)
+        return embeddings
+
+    def _chunk_runner(self, precision: Precision) -> _FusedRunner | _PlainRunner:
+        """Return what embeds a chunk with the weights of now: the fused layers where they can stand in."""
+        first = next(self.parameters())
+        if self.fused and first.device.type == "cpu" and not drops_units(self.backbone):
+            dtype = torch.bfloat16 if precision == "bfloat16" else first.dtype
+            try:
+                fused = FusedEncoder(self.backbone, dtype, learns=torch.is_grad_enabled())
+            except NotFusableError as reason:
+                log.debug("the backbone's own layers are used: %s", reason)
+            else:
+                return _FusedRunner(fused, fused.weights(), self.pooling)
+        return _PlainRunner(self, precision)
+
+
+@dataclass(frozen=True)
+class _FusedRunner:
+    """Embeds chunks of packed texts."""
+
+    encoder: FusedEncoder
+    weights: list[LayerWeights]
+    pooling: Pooling
+    padded: ClassVar[bool] = False
+
+    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        packed = PackedTexts.of(texts)
+        return pool_packed(self.encoder(packed, self.weights), packed, self.pooling)
+
+
+@dataclass(frozen=True)
+class _PlainRunner:
+    """Embeds chunks of padded texts with the backbone's own forward pass."""
+
+    encoder: BiEncoder
+    precision: Precision
+    padded: ClassVar[bool] = True
+
+    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        first = next(self.encoder.parameters())
+        input_ids, mask = pad(texts, self.encoder.tokenizer.pad_token_id)
+        # Weights that are bfloat16 need no autocast, which would look up and cast every operand of every product.
+        cast = self.precision == "bfloat16" and first.dtype == torch.float32
+        with torch.autocast(first.device.type, torch.bfloat16, enabled=cast):
+            embeddings: Tensor = self.encoder(input_ids.to(first.device), mask.to(first.device))
         return embeddings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import io
 import logging
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from retrofit.artefacts import write_text
 from retrofit.data.batching import TokenBatch
 from retrofit.losses.step import last_figures
 from retrofit.training.module import RetrievalModule
@@ -25,13 +27,16 @@ CURVE_COLUMNS = ("step", "loss", "learning_rate", "pairs_per_second", "negatives
 
 
 def checkpoint_every(folder: Path, steps: int) -> ModelCheckpoint:
-    """Return a callback that keeps the newest checkpoint, written every ``steps`` steps and after the last."""
+    """Return a callback that writes a checkpoint every ``steps`` steps.
+
+    How many stay is decided where they are written: :class:`retrofit.training.checkpoint_files.CheckpointFiles`.
+    """
     return ModelCheckpoint(
         dirpath=folder,
         filename="{step}",
         every_n_train_steps=steps,
         save_on_train_epoch_end=False,
-        save_top_k=1,
+        save_top_k=-1,
         enable_version_counter=False,
     )
 
@@ -100,7 +105,8 @@ class TrainingCurve(pl.Callback):
         )
 
     def _write(self) -> None:
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.rows[-1])
-            writer.writeheader()
-            writer.writerows(self.rows)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, self.rows[-1], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, table.getvalue())

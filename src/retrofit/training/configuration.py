@@ -70,6 +70,7 @@ NUMBERS = (
     Number("batching.steps", 1, whole=True, optional=True),
     Number("batching.max_length", 8, whole=True),
     Number("batching.chunk_tokens", 8, whole=True),
+    Number("batching.kept_tokens", 0, whole=True, optional=True),
     Number("batching.alpha.task", 0),
     Number("batching.alpha.language", 0),
     Number("loss.temperature", 0, above=True),
@@ -85,7 +86,13 @@ NUMBERS = (
     Number("optimizer.clip_norm", 0, above=True, optional=True),
     Number("negatives.given", 0, whole=True),
     Number("negatives.random", 0, whole=True),
+    Number("trainer.devices", 1, whole=True),
+    Number("trainer.num_nodes", 1, whole=True),
     Number("trainer.checkpoint_every", 1, whole=True),
+    Number("trainer.keep_checkpoints", 1, whole=True),
+    Number("trainer.divergence.factor", 1, above=True, optional=True),
+    Number("trainer.divergence.window", 1, whole=True),
+    Number("trainer.divergence.patience", 1, whole=True),
     Number("trainer.log_every", 1, whole=True),
     Number("model.max_length", 8, whole=True),
     Number("model.dropout", 0, 1, optional=True),
@@ -118,6 +125,19 @@ ENGINE_NUMBERS = (
 
 INSPECT_NUMBERS = (*DATA_NUMBERS, Number("sample", 1, whole=True), Number("examples", 0, whole=True))
 
+ADAPTER_NUMBERS = (
+    Number("adapter.config.r", 1, whole=True),
+    Number("adapter.config.lora_alpha", 0, above=True),
+    Number("adapter.config.lora_dropout", 0, 1),
+)
+"""Of a low-rank adapter; adapter=full has none of them."""
+
+ADAPTER_CHOICES = {
+    "adapter.config.bias": ("none", "lora_only", "all"),
+    "adapter.config.use_dora": (True, False),
+    "adapter.config.use_rslora": (True, False),
+}
+
 MINED_CHOICES = {
     "negatives.mined.search": get_args(SearchKind),
     "negatives.mined.pool": get_args(SearchedIn),
@@ -133,6 +153,10 @@ CHOICES = {
     "loss.guide.in_batch_only": (True, False),
     "loss.distillation.kind": (None, *get_args(DistillationKind)),
     "model.pooling": get_args(Pooling),
+    "trainer.fused_layers": (True, False),
+    "trainer.accelerator": ("cpu", "gpu"),
+    "trainer.strategy": ("auto", "ddp", "fsdp"),
+    "trainer.process_group_backend": (None, "gloo", "nccl"),
     "trainer.precision": ("auto", *get_args(Precision)),
     "evaluation.precision": ("auto", *get_args(Precision)),
 }
@@ -146,11 +170,25 @@ def check(config: Mapping[str, Any]) -> None:
     """
     _check_numbers(config, NUMBERS)
     _check_choices(config, CHOICES)
+    if config["adapter"]["config"] is not None:
+        _check_numbers(config, ADAPTER_NUMBERS)
+        _check_choices(config, ADAPTER_CHOICES)
     _check_mining(config)
     for holds, key, expected in itertools.chain(_rules(config), _loss_rules(config["loss"])):
         if not holds:
             raise _error(config, key, expected)
     weights_to_try(config["export"]["interpolation"])
+
+
+def check_sweep(config: Mapping[str, Any]) -> None:
+    """Return if a resolved configuration can be carried out as one job of a multirun.
+
+    Raises:
+        UserError: it asks for several processes, each of which would carry out the whole multirun.
+    """
+    for key in ("trainer.devices", "trainer.num_nodes"):
+        if _value(config, key) > 1:
+            raise _error(config, key, "1 in a multirun: a run of several processes is started by itself")
 
 
 def check_inspection(config: Mapping[str, Any]) -> None:
@@ -229,6 +267,10 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     enough = batching["chunk_tokens"] >= batching["max_length"]
     yield enough, "batching.chunk_tokens", "at least batching.max_length"
 
+    divergence = config["trainer"]["divergence"]
+    settles = 2 * divergence["patience"] <= divergence["window"]
+    yield settles, "trainer.divergence.patience", "at most half of trainer.divergence.window"
+
     tasks, weights = config["task_mix"]["tasks"], config["task_mix"]["weights"]
     known = tasks is None or set(weights) <= set(tasks)
     factors = all(Number("", 0).allows(weight) for weight in weights.values())
@@ -236,23 +278,71 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     left = tasks is None or any(weights.get(task, 1) > 0 for task in tasks)
     yield left, "task_mix.weights", "at least one of task_mix.tasks above 0"
 
+    yield from _adapter_rules(config["adapter"])
     adapted = not anchor["texts"] or config["adapter"]["config"] is not None
     yield (
         adapted,
         "anchor.texts",
         "0 with adapter=full: the base is what is left when the adapter is switched off (anchor=none)",
     )
+    biases = (config["adapter"]["config"] or {}).get("bias", "none")
+    yield (
+        not anchor["texts"] or biases == "none",
+        "anchor.texts",
+        f"0 with adapter.config.bias={biases}: a bias that learns stays when the adapter is switched off (anchor=none)",
+    )
     yield "held_out" in suites, "evaluation.suites", "a suite named held_out"
     for name, suite in suites.items():
         sources = config["evaluation"]["sources"]
         yield suite["source"] in sources, f"evaluation.suites.{name}.source", f"one of {', '.join(sources)}"
         yield suite["pool"] in get_args(Pool), f"evaluation.suites.{name}.pool", f"one of {', '.join(get_args(Pool))}"
+    yield from _process_rules(config)
     both_kinds = len({name.startswith("retention") for name in suites}) == 2
     yield (
         both_kinds or not isinstance(config["export"]["interpolation"], list),
         "export.interpolation",
         "one weight: to choose among several, evaluation.suites needs a suite whose name starts with 'retention' "
         "and another",
+    )
+
+
+def _adapter_rules(adapter: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether it holds, key, what was expected) of the rules of ``adapter``."""
+    layers = adapter["layers"]
+    numbers = layers if isinstance(layers, list) else [layers]
+    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers) and numbers != []
+    expected = "null, the number of the first layers, of the last ones with a minus, or a list of numbers"
+    yield layers is None or whole, "adapter.layers", expected
+    full = adapter["config"] is None
+    trains = adapter["train_embeddings"]
+    yield (
+        trains in ((True, False) if full else (False,)),
+        "adapter.train_embeddings",
+        ("true or false" if full else "false: with adapter=full alone the word embeddings can learn"),
+    )
+
+
+def _process_rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether it holds, key, what was expected) of the rules for a run of several processes."""
+    trainer, mined = config["trainer"], config["negatives"]["mined"]
+    alone = trainer["devices"] == trainer["num_nodes"] == 1
+    yield (
+        alone or trainer["strategy"] != "auto",
+        "trainer.strategy",
+        "ddp or fsdp with more than one process (trainer.devices, trainer.num_nodes)",
+    )
+    on_gpu = trainer["accelerator"] == "gpu"
+    yield (
+        on_gpu or trainer["process_group_backend"] != "nccl",
+        "trainer.process_group_backend",
+        "gloo or null with trainer.accelerator=cpu",
+    )
+    refreshed = mined is not None and (mined["refresh_every_steps"] or mined["refresh_every_epochs"])
+    yield (
+        not refreshed or trainer["strategy"] != "fsdp",
+        "trainer.strategy",
+        "ddp where negatives are mined anew (negatives.mined.refresh_every_steps, refresh_every_epochs): "
+        "one process alone cannot encode with sharded weights",
     )
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from retrofit.data.batching import TokenBatch
 from retrofit.losses.step import Objective, StepEmbeddings
-from retrofit.models.bi_encoder import BiEncoder, chunks_by_length, pad
+from retrofit.models.adapters import plain_backbone
+from retrofit.models.bi_encoder import BiEncoder, Precision, chunks_by_length
+from retrofit.training.distributed import gathered, largest, shard, summed
 from retrofit.training.teacher import Teacher
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -22,13 +26,17 @@ OptimizerFactory = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 class RetrievalModule(pl.LightningModule):
     """One step: embed the texts in chunks of similar length, score queries against passages, take the loss.
 
+    Several processes share the texts of a step, and each takes the loss of all (:mod:`retrofit.training.distributed`).
+
     Attributes:
         encoder: the bi-encoder; what its backbone lets learn is trained.
         loss: what of it learns, a temperature, is trained as well.
         anchor_weight: factor on the mean of ``1 - cosine`` between the anchors' embeddings and the base's.
-        chunk_tokens: tokens, padding counted, that go through the backbone at once.
+        chunk_tokens: tokens that go through the backbone at once.
+        kept_tokens: tokens of a step whose activations are kept; those of the others are computed twice.
+        precision: of the matrix products.
         warmup_fraction: share of all steps over which the learning rate rises from zero.
-        seed: of dropout; every step seeds itself, so a resumed run draws the same masks.
+        seed: of whatever a step draws; every step seeds itself in every process, so a resumed run draws the same masks.
         teacher: what the loss compares the step with; None where it needs none.
     """
 
@@ -41,6 +49,8 @@ class RetrievalModule(pl.LightningModule):
         total_steps: int,
         warmup_fraction: float,
         chunk_tokens: int,
+        kept_tokens: int | None,
+        precision: Precision,
         seed: int,
         teacher: Teacher | None = None,
     ) -> None:
@@ -49,6 +59,8 @@ class RetrievalModule(pl.LightningModule):
         self.loss = loss
         self.anchor_weight = anchor_weight
         self.chunk_tokens = chunk_tokens
+        self.kept_tokens = kept_tokens
+        self.precision: Precision = precision
         self.warmup_fraction = warmup_fraction
         self.total_steps = total_steps
         self.seed = seed
@@ -58,25 +70,31 @@ class RetrievalModule(pl.LightningModule):
 
     def embed(self, token_ids: list[list[int]]) -> Tensor:
         """Return unit-length embeddings ``[texts, dimension]`` of texts given as token ids, in their order."""
-        lengths = [len(ids) for ids in token_ids]
-        pad_token_id = self.encoder.tokenizer.pad_token_id
-        parts, order = [], []
-        for positions in chunks_by_length(lengths, self.chunk_tokens):
-            input_ids, mask = pad([token_ids[i] for i in positions], pad_token_id)
-            parts.append(self.encoder(input_ids.to(self.device), mask.to(self.device)))
-            order.extend(positions)
-        place = torch.empty(len(order), dtype=torch.int64, device=self.device)
-        place[torch.tensor(order, device=self.device)] = torch.arange(len(order), device=self.device)
-        return torch.cat(parts)[place]
+        return self.encoder.embed(token_ids, self.chunk_tokens, self.kept_tokens, self.precision)
+
+    def embed_share(self, token_ids: list[list[int]]) -> Tensor:
+        """Return the embeddings of this process's share of some texts, float ``[texts, dimension]``; may be of none.
+
+        No process goes without a pass through the backbone, for DDP waits for its gradients; and where weights are
+        sharded all make equally many passes, for each gathers the weights of all. An empty text stands in, whose
+        embedding counts zero times.
+        """
+        passes = len(list(chunks_by_length([len(ids) for ids in token_ids], self.chunk_tokens)))
+        needed = max(1, passes) if self.device_mesh is None else largest(max(1, passes), self.device)
+        nothing = torch.zeros(0, self.encoder.dimension, device=self.device)
+        embeddings = self.embed(token_ids) if token_ids else nothing
+        for _ in range(needed - passes):
+            embeddings = embeddings + 0 * self.embed(self.encoder.tokenize([""], "passage"))
+        return embeddings
 
     def training_step(self, batch: TokenBatch, _batch_index: int) -> Tensor:
-        """Return the loss of a step, a scalar."""
-        embeddings = self.embed(batch.token_ids + batch.anchors)
-        queries, passages, anchors = embeddings.tensor_split((batch.n_queries, len(batch.token_ids)))
-        with torch.autocast(self.device.type, enabled=False):
-            loss: Tensor = self.loss(self.step_embeddings(queries, passages, batch))
-            if batch.anchors:
-                loss = loss + self.anchor_weight * self.drift(anchors, batch.anchors)
+        """Return the loss of a step, a scalar: of all processes' texts, in every process."""
+        share, anchors = self.embed_share(batch.token_ids + batch.anchors).tensor_split((len(batch.token_ids),))
+        texts = gathered(share, sum(batch.relevance.shape))
+        queries, passages = texts.tensor_split((batch.n_queries,))
+        loss: Tensor = self.loss(self.step_embeddings(queries, passages, batch))
+        if batch.n_anchors:
+            loss = loss + self.anchor_weight * self.drift(anchors, batch.anchors, batch.n_anchors)
         return loss
 
     def step_embeddings(self, queries: Tensor, passages: Tensor, batch: TokenBatch) -> StepEmbeddings:
@@ -97,24 +115,38 @@ class RetrievalModule(pl.LightningModule):
             teacher_passages=self.teacher.passages.of(batch.passage_ids).to(self.device),
         )
 
-    def drift(self, embeddings: Tensor, token_ids: list[list[int]]) -> Tensor:
+    def drift(self, embeddings: Tensor, token_ids: list[list[int]], total: int) -> Tensor:
         """Return the mean of ``1 - cosine`` to the base's embeddings of the same texts, a scalar.
 
         Args:
             embeddings: float ``[texts, dimension]``, unit length.
             token_ids: the texts.
+            total: how many texts all processes have.
         """
-        precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.trainer.precision == "bf16-mixed")
         was_training = self.encoder.training
         self.encoder.eval()  # the base is where it is: dropout is for what learns
-        with torch.no_grad(), precision, self.encoder.backbone.disable_adapter():
-            base = self.embed(token_ids)
+        with torch.no_grad(), self.encoder.backbone.disable_adapter():
+            base = self.embed_share(token_ids)
         self.encoder.train(was_training)
-        return 1 - (embeddings * base).sum(dim=1).mean()
+        return 1 - summed((embeddings * base).sum()) / total
 
     def on_train_batch_start(self, batch: TokenBatch, batch_idx: int) -> None:
-        """Seed dropout from the run's seed and the step."""
-        torch.manual_seed(self.seed * 1_000_003 + self.global_step)
+        """Seed every generator from seed, step and process, so their states need no place in a checkpoint."""
+        seed = (self.global_rank * 1_000_003 + self.seed) * 1_000_003 + self.global_step
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)  # of the CPU and of every GPU
+
+    def configure_model(self) -> None:
+        """Shard the weights over the processes where the trainer's strategy has laid out a mesh of them."""
+        if self.device_mesh is None:
+            return
+        self.encoder.fused = False  # it would take weights from modules that have not gathered them
+        backbone = plain_backbone(self.encoder)
+        layers = [part for part in backbone.modules() if type(part).__name__ in (backbone._no_split_modules or ())]
+        shard(self.encoder, layers, self.device_mesh["data_parallel"])
+        if any(parameter.requires_grad for parameter in self.loss.parameters()):
+            shard(self.loss, [], self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser over what is trainable, with linear warm-up and linear decay to zero, step by step."""

@@ -36,9 +36,13 @@ from retrofit.models.precision import EncodingSettings, resolve_precision
 from retrofit.negatives.from_configuration import mined_negatives, miner_of
 from retrofit.negatives.mined import MinedNegatives
 from retrofit.training.callbacks import TrainingCurve, checkpoint_every
+from retrofit.training.checkpoint_files import newest_whole_checkpoint
 from retrofit.training.datamodule import RetrievalDataModule
+from retrofit.training.distributed import leave, trained_weights
+from retrofit.training.divergence import LossLevel, StopOnDivergence
 from retrofit.training.examples import example_queries
 from retrofit.training.interpolation import try_weights, weights_to_try
+from retrofit.training.lightning_trainer import fit, is_first_process, lightning_trainer, processes
 from retrofit.training.module import RetrievalModule
 from retrofit.training.refresh import CurrentNegatives, RefreshNegatives, steps_between
 from retrofit.training.run_folder import RunFolder
@@ -46,8 +50,6 @@ from retrofit.training.teacher import Teacher
 from retrofit.training.wandb_mirror import WandbMirror
 
 log = logging.getLogger(__name__)
-
-LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
 @dataclass
@@ -112,7 +114,7 @@ class Job:
     def mined(self) -> MinedNegatives | None:
         """Return the negatives of the pairs that train, mined where the cache lacks them; None where none are asked."""
         mined = mined_negatives(self.config, self.data)
-        if mined is not None:
+        if mined is not None and is_first_process():
             write_json(self.run.path / "mining.json", dict(mined.report))
         return mined
 
@@ -138,6 +140,8 @@ class Job:
 def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     """Carry out a run and return its headline figures; what was done before in the same folder is not done again.
 
+    Of several processes, this is what the first one does; the others :func:`take_part`.
+
     Args:
         config: the resolved configuration of ``retrofit train``.
         run: where to write; the parts of an interrupted run are taken up.
@@ -150,14 +154,19 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     _write_data_manifest(job)
     base = job.encoder()
     check_dimensions(config["loss"]["dimensions"], base.dimension)
-    base_results = job.measure(base, job.base, "base")
+    several = processes(config["trainer"]) > 1
+    # The others would wait for the first process, and lose patience: it measures when they have left.
+    base_results = None if several else job.measure(base, job.base, "base")
     seconds = {"base": time.monotonic() - started}
 
     trained_at = time.monotonic()
     with WandbMirror.start(config, run) as mirror:
-        if not (run.model / "modules.json").exists():
+        if not run.has_model:
             _train_and_export(job, mirror)
         seconds["training"] = time.monotonic() - trained_at
+        if base_results is None:
+            base_results = job.measure(job.encoder(), job.base, "base")
+            seconds["base"] += time.monotonic() - trained_at - seconds["training"]
         weights = weights_fingerprint(run.model)
         results = {"base": base_results, "retrofitted": job.measure(job.encoder(run.model), weights, "retrofitted")}
         metrics = metrics_frame(results, set(strata(job.data.source.pairs, job.data.rows)))
@@ -165,6 +174,17 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
         figures = _write_results(job, results, metrics, seconds)
         mirror.finish(metrics, figures)
     return figures
+
+
+def take_part(config: dict[str, Any], run: RunFolder) -> None:
+    """Train beside the first process of a run, and write nothing.
+
+    Args:
+        config: the resolved configuration of ``retrofit train``.
+        run: the run's folder.
+    """
+    if not run.has_model:
+        _train(Job.prepare(config, run), WandbMirror(None))
 
 
 def _train_and_export(job: Job, mirror: WandbMirror) -> None:
@@ -193,12 +213,13 @@ def _train_and_export(job: Job, mirror: WandbMirror) -> None:
 
 
 def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
-    """Return the encoder after training, resumed from the newest checkpoint where there is one."""
+    """Return the encoder after training, resumed from the newest checkpoint where there is one.
+
+    In all but the first process of sharded weights it is untrained.
+    """
     config, run = job.config, job.run
     pl.seed_everything(config["seed"], verbose=False)
-    encoder = job.encoder(dropout=config["model"]["dropout"])
-    apply_adapter(encoder, instantiate(config["adapter"]["config"]))
-    encoder.train()
+    encoder = _adapted(job).train()
     mined = job.mined()
     current = None if mined is None else CurrentNegatives(mined)
     batches = planned_batches(config, job.data, encoder, current)
@@ -212,6 +233,10 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
         total_steps=len(batches),
         warmup_fraction=config["optimizer"]["warmup_fraction"],
         chunk_tokens=batching["chunk_tokens"],
+        kept_tokens=batching["kept_tokens"],
+        precision=resolve_precision(
+            trainer_config["precision"], "cuda" if trainer_config["accelerator"] == "gpu" else "cpu"
+        ),
         seed=config["seed"],
         teacher=teacher,
     )
@@ -223,29 +248,33 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
         trainable / 1e6,
         sum(p.numel() for p in module.parameters()) / 1e6,
     )
-    precision = resolve_precision(trainer_config["precision"], "cuda" if torch.cuda.is_available() else "cpu")
-    trainer = pl.Trainer(
-        accelerator=trainer_config["accelerator"],
-        devices=trainer_config["devices"],
-        precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
-        gradient_clip_val=config["optimizer"]["clip_norm"],
-        max_epochs=1,
-        logger=False,
-        callbacks=[
-            checkpoint_every(run.checkpoints, trainer_config["checkpoint_every"]),
-            TrainingCurve(run.path / "training_curve.csv", trainer_config["log_every"], mirror.log),
-            *_refreshes(job, encoder, current),
-        ],
-        enable_progress_bar=trainer_config["progress_bar"],
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=run.path,
-    )
-    last = run.last_checkpoint()
+    curve = TrainingCurve(run.path / "training_curve.csv", trainer_config["log_every"], mirror.log)
+    callbacks = [
+        StopOnDivergence(run.path, batches, LossLevel(**trainer_config["divergence"])),
+        checkpoint_every(run.checkpoints, trainer_config["checkpoint_every"]),
+        *([curve] if is_first_process() else []),
+        *_refreshes(job, encoder, current),
+    ]
+    trainer = lightning_trainer(config, callbacks, run.path)
+    last = newest_whole_checkpoint(run.checkpoints)
     if last is not None:
         log.info("resuming from %s", last.name)
-    trainer.fit(module, datamodule=RetrievalDataModule(batches), ckpt_path=last, weights_only=True)
+    fit(trainer, module, RetrievalDataModule(batches), last)
+    if module.device_mesh is not None:
+        weights = trained_weights(encoder)
+        encoder = _adapted(job)
+        encoder.load_state_dict(weights, strict=False)
+    leave()
     return encoder.eval()
+
+
+def _adapted(job: Job) -> BiEncoder:
+    """Return the base as it is before training, with what shall learn."""
+    encoder = job.encoder(dropout=job.config["model"]["dropout"])
+    adapter = job.config["adapter"]
+    apply_adapter(encoder, instantiate(adapter["config"]), adapter["layers"], adapter["train_embeddings"])
+    encoder.fused = job.config["trainer"]["fused_layers"]
+    return encoder
 
 
 def objective_of(loss: Mapping[str, Any], encoder: BiEncoder, teacher: Teacher | None) -> Objective:

@@ -7,14 +7,13 @@ import json
 import logging
 import os
 import traceback
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from retrofit.artefacts import fingerprint, write_json, write_text
+from retrofit.artefacts import NO_SPACE, fingerprint, remove_leftovers, storage_error, write_json, write_text
 from retrofit.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -42,22 +41,41 @@ class RunFolder:
         return cls(runs / str(config["experiment_name"]) / fingerprint(named))
 
     def start(self, config_yaml: str) -> None:
-        """Create the folder, write ``config.yaml`` and mark the run as running."""
+        """Create the folder, write ``config.yaml`` and mark the run as running; what a killed run half wrote goes."""
         self.path.mkdir(parents=True, exist_ok=True)
+        for folder in (self.path, self.checkpoints):
+            remove_leftovers(folder)
         write_text(self.path / "config.yaml", config_yaml)
         self._write_status("running", "")
 
     @contextmanager
     def outcome(self) -> Iterator[None]:
-        """Mark the run as finished when the context ends, or as failed, and why, when it raises."""
+        """Mark the run as finished when the context ends, or as failed, and why, when it raises.
+
+        Raises:
+            UserError: no space is left on a disk.
+        """
         try:
             yield
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                self._fail(error)
+                raise
+            full = storage_error(error, f"the run in {self.path} (paths.runs names another folder)")
+            self._fail(full)
+            raise full from error
         except BaseException as error:
-            if not isinstance(error, UserError):
-                log.exception("the run failed")
-            self._write_status("failed", "".join(traceback.format_exception_only(error)).strip())
+            self._fail(error)
             raise
         self._write_status("finished", "")
+
+    def _fail(self, error: BaseException) -> None:
+        if not isinstance(error, UserError):
+            log.error("the run failed", exc_info=error)
+        try:
+            self._write_status("failed", "".join(traceback.format_exception_only(error)).strip())
+        except OSError as unwritten:  # the disk is full: the first error is the one to be told
+            log.warning("status.json could not be written: %s", unwritten)
 
     @property
     def status(self) -> dict[str, Any]:
@@ -83,16 +101,10 @@ class RunFolder:
         """Folder of the exported model, in sentence-transformers format."""
         return self.path / "model"
 
-    def last_checkpoint(self) -> Path | None:
-        """Return the whole checkpoint with the most steps, None where there is none.
-
-        A checkpoint is a zip file, whose directory stands at its end: one that was cut short is not whole.
-        """
-        for checkpoint in sorted(self.checkpoints.glob("step=*.ckpt"), key=_steps, reverse=True):
-            if zipfile.is_zipfile(checkpoint):
-                return checkpoint
-            log.warning("%s is cut short and left out", checkpoint)
-        return None
+    @property
+    def has_model(self) -> bool:
+        """Whether the exported model is there, whole: what is left is to measure it."""
+        return (self.model / "modules.json").exists()
 
     def _write_status(self, state: State, reason: str) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -101,7 +113,3 @@ class RunFolder:
             self.path / "status.json",
             {"state": state, "reason": reason, "started": started, "changed": now, "process": os.getpid()},
         )
-
-
-def _steps(checkpoint: Path) -> int:
-    return int(checkpoint.stem.removeprefix("step="))
