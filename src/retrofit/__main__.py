@@ -11,6 +11,7 @@ COMMANDS = {
     "inspect": "show what is in a selection of training data, and what was left out",
     "synthesize": "write queries for passages, filter them, and show them beside real ones",
     "mine": "find hard negatives for a selection, and measure how many are false",
+    "encode": "turn the texts of a file or folder into a memory-mapped array of embeddings",
     "search": "answer queries over a file of texts with a trained model",
 }
 

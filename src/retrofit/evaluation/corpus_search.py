@@ -113,11 +113,11 @@ class CorpusSearch:
         return [Hit(rank, float(scores[row]), self.passages[row]) for rank, row in enumerate(best, start=1)]
 
 
-def load_model(folder: Path) -> Any:
-    """Return the ``SentenceTransformer`` of a local folder; nothing is fetched and no code of the folder is run.
+def check_model_folder(folder: Path) -> None:
+    """Return if a local folder has the format of sentence-transformers.
 
     Raises:
-        UserError: there is no such folder, or it is not in the format of sentence-transformers.
+        UserError: there is no such folder, or it is in another format.
     """
     if not folder.is_dir():
         raise UserError(
@@ -128,6 +128,14 @@ def load_model(folder: Path) -> Any:
         hint = f"did you mean {inside}?" if (inside / "modules.json").is_file() else "it has no modules.json"
         raise UserError(f"model_folder={folder}: not a sentence-transformers model; {hint}")
 
+
+def load_model(folder: Path) -> Any:
+    """Return the ``SentenceTransformer`` of a local folder; nothing is fetched and no code of the folder is run.
+
+    Raises:
+        UserError: there is no such folder, or it is not in the format of sentence-transformers.
+    """
+    check_model_folder(folder)
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from retrofit.instantiation import instantiate
 from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling, Precision
@@ -51,9 +52,10 @@ class SentenceTransformerEncoder:
             kind: which prompt they get.
             token_budget: tokens that go through the model at once.
             precision: of the matrix products.
-            label: what is encoded, for the log.
+            label: where given, what is encoded, for the log.
         """
-        log.info("%s: %d texts", label, len(texts))
+        if label:
+            log.info("%s: %d texts", label, len(texts))
         longest = self.model.max_seq_length or 512
         device = self.model.device.type
         autocast = torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
@@ -87,6 +89,19 @@ class SearchModel:
         """Return the model that a configuration like ``conf/model`` names, fetched where the cache lacks it."""
         checkpoint = Path(instantiate(model["checkpoint"])).absolute()  # for workers that stand elsewhere
         return cls(checkpoint, model["pooling"], model["prompts"], model["max_length"])
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> SearchModel:
+        """Return the model of a sentence-transformers folder.
+
+        One that ``retrofit train`` wrote stands in its run folder, whose ``config.yaml`` says how to use it as a plain
+        bi-encoder, which is faster; any other is used as it is.
+        """
+        run = folder.absolute().parent / "config.yaml"
+        if not run.is_file():
+            return cls(folder.absolute(), None, None, None)
+        model = yaml.safe_load(run.read_text(encoding="utf-8"))["model"]
+        return cls(folder.absolute(), model["pooling"], model["prompts"], model["max_length"])
 
     @property
     def identity(self) -> dict[str, Any]:

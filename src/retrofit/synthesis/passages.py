@@ -105,7 +105,7 @@ def folder_passages(
         raise UserError(f"{key}.columns.text=null: expected the field that holds the passage")
     check_share(f"{key}.max_refused", max_refused)
     files = find_files(path, f"{key}.path")
-    form, files = find_format(files, format, str(path), key)
+    form, files = find_format(files, format, str(path), f"{key}.path", f"{key}.format")
     beir = form == BEIR
     judgements = _judgements(files, str(path), f"{key}.path") if beir else {}
     corpus = [file for file in files if not beir or PurePosixPath(file.path).name.startswith("corpus.")]

@@ -10,11 +10,12 @@ from typing import Any, get_args
 
 from retrofit.data.sampling import Homogeneous
 from retrofit.errors import UserError
+from retrofit.evaluation.corpus_encoding import StoredType
 from retrofit.evaluation.tasks import Pool
 from retrofit.losses.distillation import DistillationKind
 from retrofit.losses.objective import needs_teacher
 from retrofit.losses.temperature import LOWEST_LEARNT
-from retrofit.models.bi_encoder import Pooling, Precision
+from retrofit.models.bi_encoder import Kind, Pooling, Precision
 from retrofit.negatives.candidates import Languages, SearchKind
 from retrofit.negatives.choice import Sampling
 from retrofit.negatives.mining import SearchedIn
@@ -138,6 +139,20 @@ ADAPTER_CHOICES = {
     "adapter.config.use_rslora": (True, False),
 }
 
+ENCODING_NUMBERS = (
+    Number("model.max_length", 8, whole=True, optional=True),
+    Number("dimensions", 1, whole=True, optional=True),
+    Number("token_budget", 8, whole=True),
+    Number("block_texts", 1, whole=True),
+)
+
+ENCODING_CHOICES = {
+    "model.pooling": (None, *get_args(Pooling)),
+    "kind": get_args(Kind),
+    "dtype": get_args(StoredType),
+    "precision": ("auto", *get_args(Precision)),
+}
+
 MINED_CHOICES = {
     "negatives.mined.search": get_args(SearchKind),
     "negatives.mined.pool": get_args(SearchedIn),
@@ -198,6 +213,19 @@ def check_inspection(config: Mapping[str, Any]) -> None:
         UserError: the first rule that is broken, with the key to change.
     """
     _check_numbers(config, INSPECT_NUMBERS)
+
+
+def check_encoding(config: Mapping[str, Any]) -> None:
+    """Return if a resolved configuration of ``retrofit encode`` can be carried out.
+
+    Raises:
+        UserError: the first rule that is broken, with the key to change.
+    """
+    _check_numbers(config, ENCODING_NUMBERS)
+    _check_choices(config, ENCODING_CHOICES)
+    for key, expected in (("input", "a file, a folder, a pattern with *, or a URL"), ("output", "a folder to write")):
+        if not config[key]:
+            raise _error(config, key, expected)
 
 
 def check_mining(config: Mapping[str, Any]) -> None:

@@ -94,7 +94,13 @@ def fingerprints(files: Iterable[DataFile]) -> list[str]:
     return [file.fingerprint() for file in files]
 
 
-def find_format(files: list[DataFile], asked: str, path: str, key: str = "data_source") -> tuple[str, list[DataFile]]:
+def find_format(
+    files: list[DataFile],
+    asked: str,
+    path: str,
+    path_key: str = "data_source.path",
+    format_key: str = "data_source.format",
+) -> tuple[str, list[DataFile]]:
     """Return the format of files, and those of them that have it.
 
     Args:
@@ -102,14 +108,15 @@ def find_format(files: list[DataFile], asked: str, path: str, key: str = "data_s
         asked: ``auto`` or the name of a format; ``auto`` goes by the names of the files and passes over those that hold
             no rows (a README).
         path: the path, for messages.
-        key: the configuration key that has ``path`` and ``format``.
+        path_key: the configuration key an error names for the path.
+        format_key: the configuration key an error names for the format.
 
     Raises:
         UserError: the format is unknown or not to be found out, or the files have several.
     """
     if asked != "auto":
         if asked not in FORMATS:
-            raise UserError(f"{key}.format={asked}: expected auto or one of {', '.join(FORMATS)}")
+            raise UserError(f"{format_key}={asked}: expected auto or one of {', '.join(FORMATS)}")
         return asked, files
     if any(PurePosixPath(file.path).name.startswith("corpus.jsonl") for file in files):
         return BEIR, files
@@ -118,8 +125,8 @@ def find_format(files: list[DataFile], asked: str, path: str, key: str = "data_s
     if len(formats) == 1:
         return formats[0], known
     if formats:
-        raise UserError(f"{key}.path={path}: holds {' and '.join(formats)}; expected files of one format")
+        raise UserError(f"{path_key}={path}: holds {' and '.join(formats)}; expected files of one format")
     raise UserError(
-        f"{key}.path={path}: no file name ends with one of {', '.join(SUFFIXES)}; "
-        f"name the format: {key}.format, one of {', '.join(FORMATS)}"
+        f"{path_key}={path}: no file name ends with one of {', '.join(SUFFIXES)}; "
+        f"name the format: {format_key}, one of {', '.join(FORMATS)}"
     )

@@ -121,11 +121,17 @@ class Row:
     problem: RefusedRowError | None = None
 
 
-def described(row: Row, error: RefusedRowError) -> str:
-    """Return a refused row as one line: file, row, field, reason and what was expected."""
+def described(row: Row, error: RefusedRowError, expected: Mapping[Reason, str] = EXPECTED) -> str:
+    """Return a refused row as one line: file, row, field, reason and what was expected.
+
+    Args:
+        row: where it stands.
+        error: why it is refused.
+        expected: a sentence for each reason.
+    """
     where = f", field {error.field}" if error.field else ""
     found = f" ({error.found})" if error.found else ""
-    return f"{row.file}, row {row.number}{where}: {error.reason}{found}, {EXPECTED[error.reason]}"
+    return f"{row.file}, row {row.number}{where}: {error.reason}{found}, {expected[error.reason]}"
 
 
 class Refusals:

@@ -26,7 +26,7 @@ def read_rows(file: DataFile, form: str, paths: Collection[str] = ()) -> Iterato
 
     Args:
         file: the file, compressed or not.
-        form: ``jsonl``, ``csv``, ``tsv`` or ``parquet``.
+        form: ``jsonl``, ``csv``, ``tsv``, ``parquet``, or ``txt`` for text with a row a line.
         paths: the fields that are wanted, as a column map names them; a format that can leaves out the others.
 
     Raises:
@@ -34,7 +34,9 @@ def read_rows(file: DataFile, form: str, paths: Collection[str] = ()) -> Iterato
     """
     if form == "parquet":
         return read_parquet(file, paths)
-    readers: dict[str, Callable[[DataFile], Iterator[Row]]] = {"jsonl": read_jsonl, "csv": read_csv, "tsv": read_tsv}
+    readers: dict[str, Callable[[DataFile], Iterator[Row]]] = {
+        "jsonl": read_jsonl, "csv": read_csv, "tsv": read_tsv, "txt": read_text,
+    }  # fmt: skip
     return readers[form](file)
 
 
@@ -76,6 +78,15 @@ def _json_object(line: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise RefusedRowError(Reason.NOT_AN_OBJECT, found=value)
     return value
+
+
+def read_text(file: DataFile) -> Iterator[Row]:
+    """Yield the lines of a text file as the field ``text``; blank lines are no rows."""
+    for number, line in enumerate(read_lines(file), start=1):
+        if _UNDECODED.search(line):
+            yield Row(file.shown, number, problem=RefusedRowError(Reason.INVALID_UTF8))
+        elif line.strip():
+            yield Row(file.shown, number, {"text": line})
 
 
 def read_csv(file: DataFile) -> Iterator[Row]:

@@ -1,0 +1,22 @@
+"""Which texts of a corpus are the same, found in parts."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retrofit.evaluation.corpus_texts import first_of_equals
+
+
+@settings(deadline=None)  # a slow disk is no error
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=40), st.integers(1, 45))
+def test_the_first_of_equals_is_that_of_a_dictionary(values: list[int], at_once: int) -> None:
+    known: dict[int, int] = {}
+    expected = [known.setdefault(value, position) for position, value in enumerate(values)]
+    with tempfile.TemporaryDirectory() as folder:
+        found = first_of_equals(np.array(values, dtype=np.uint64), Path(folder) / "first.npy", at_once)
+        assert found.tolist() == expected
