@@ -162,7 +162,6 @@ def test_a_small_change_is_not_rounded_away_in_bfloat16(encoder: BiEncoder) -> N
     [
         ({"use_dora": True}, "not plain LoRA"),
         ({"modules_to_save": ["LayerNorm"]}, "learns"),
-        ({"target_modules": ["word_embeddings", "query"]}, "learns"),
     ],
 )
 def test_what_is_not_plain_lora_is_left_to_the_backbone(

@@ -39,22 +39,26 @@ def test_groups_pad_each_text_to_the_longest_and_back(texts: list[list[int]]) ->
             assert padded[text, length:].tolist() == [expected[0]] * (group.longest - length)
             assert not spread[text, length:].any()
             if group.is_padding is not None:
-                assert group.is_padding[text, 0, 0].tolist() == [place >= length for place in range(group.longest)]
+                assert group.is_padding[text].tolist() == [place >= length for place in range(group.longest)]
             number += 1
-        assert group.unpad(padded.flatten(0, 1)).equal(own)
+        target = torch.zeros_like(rows)
+        group.unpad(padded.flatten(0, 1), target)
+        assert target[group.tokens].equal(own)
+        assert target.count_nonzero() == own.count_nonzero()
         seen.append(group.tokens)
     assert number == len(texts)
     assert [tokens.start for tokens in seen] == [0, *(tokens.stop for tokens in seen[:-1])]
 
 
-def test_long_texts_are_never_padded_and_short_ones_a_little() -> None:
-    long = PackedTexts.of([[0] * length for length in (300, 299, 299, 64)])
-    assert [(group.texts, group.padded) for group in long.groups] == [(1, None), (2, None), (1, None)]
-    short = PackedTexts.of([[0] * length for length in (20, 19, 12, 11, 11)])
-    assert [(group.texts, group.longest, group.padded is None) for group in short.groups] == [
-        (3, 20, False),
-        (2, 11, True),
+def test_attention_pads_to_the_next_multiple_of_16() -> None:
+    packed = PackedTexts.of([[0] * length for length in (300, 299, 289, 288, 64, 64, 49, 16, 1)])
+    assert [(group.texts, group.longest, group.padded is None) for group in packed.groups] == [
+        (3, 304, False),
+        (1, 288, True),
+        (3, 64, False),
+        (2, 16, False),
     ]
+    assert [group.padded for group in PackedTexts.of([[0] * 32] * 3).groups] == [None]
 
 
 def test_texts_must_come_longest_first() -> None:

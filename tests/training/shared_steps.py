@@ -168,7 +168,7 @@ def train(checkpoint: Path, folder: Path, case: Case) -> None:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     config = {
         "trainer": {
-            "accelerator": "cpu", "devices": processes, "num_nodes": 1, "progress_bar": False,
+            "accelerator": "cpu", "devices": processes, "num_nodes": 1, "progress_bar": False, "keep_checkpoints": 2,
             "strategy": case.strategy if processes > 1 else "auto", "process_group_backend": None,
             "precision": "float32",
         },

@@ -23,6 +23,7 @@ from retrofit.data.storage import PairSource
 from retrofit.data.training_data import TrainingData
 from retrofit.errors import UserError
 from retrofit.losses.info_nce import InfoNCE
+from retrofit.losses.step import StepEmbeddings
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.training.callbacks import checkpoint_every
 from retrofit.training.checkpoint_files import CheckpointFiles, newest_whole_checkpoint
@@ -85,8 +86,8 @@ class Spoilt(nn.Module):
         self.spoil = spoil
         self.trainer: Any = None
 
-    def forward(self, queries: Tensor, passages: Tensor, relevance: Tensor) -> Tensor:
-        return self.spoil(self.trainer.global_step + 1, self.plain(queries, passages, relevance))
+    def forward(self, step: StepEmbeddings) -> Tensor:
+        return self.spoil(self.trainer.global_step + 1, self.plain(step))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from retrofit.instantiation import instantiate
 from retrofit.models.adapters import apply_adapter
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.training.callbacks import CURVE_COLUMNS, TrainingCurve, checkpoint_every
+from retrofit.training.checkpoint_files import newest_whole_checkpoint
 from retrofit.training.configuration import check
 from retrofit.training.datamodule import RetrievalDataModule
 from retrofit.training.module import RetrievalModule
@@ -164,7 +165,8 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(
 
 def test_a_checkpoint_holds_the_temperature_and_the_queue(training: Training, tmp_path: Path) -> None:
     module = training.fit(tmp_path, *ALL)
-    (checkpoint,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    checkpoint = newest_whole_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
     stored = torch.load(checkpoint, weights_only=True)["state_dict"]
     of_loss = {name for name in stored if name.startswith("loss.")}
     assert of_loss >= {"loss.passages", "loss.passage_ids", "loss.teacher_passages", "loss.filled"}

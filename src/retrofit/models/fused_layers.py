@@ -172,7 +172,6 @@ class _Kept(NamedTuple):
     """What a layer's backward pass needs of its forward pass, ``[tokens, …]`` each."""
 
     inputs: Tensor
-    projections: Tensor
     attended: Tensor
     attention_sum: Tensor
     attention_mean: Tensor
@@ -187,7 +186,7 @@ class _Kept(NamedTuple):
 
 def _forward(inputs: Tensor, weights: LayerWeights, packed: PackedTexts) -> tuple[Tensor, _Kept, list[Tensor]]:
     projections = functional.linear(inputs, weights.projections, weights.projections_bias)
-    attended, probabilities = attend(projections, packed, weights.heads)
+    attended, by_head = attend(projections, packed, weights.heads)
     attention_sum = functional.linear(attended, *weights.attention_output).add_(inputs)
     between, attention_mean, attention_deviation = weights.attention_norm(attention_sum)
     wide = functional.linear(between, *weights.intermediate)
@@ -196,7 +195,6 @@ def _forward(inputs: Tensor, weights: LayerWeights, packed: PackedTexts) -> tupl
     outputs, output_mean, output_deviation = weights.output_norm(output_sum)
     kept = _Kept(
         inputs,
-        projections,
         attended,
         attention_sum,
         attention_mean,
@@ -208,7 +206,7 @@ def _forward(inputs: Tensor, weights: LayerWeights, packed: PackedTexts) -> tupl
         output_mean,
         output_deviation,
     )
-    return outputs, kept, probabilities
+    return outputs, kept, by_head
 
 
 class _FusedLayer(torch.autograd.Function):
@@ -216,8 +214,8 @@ class _FusedLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weights: LayerWeights, packed: PackedTexts, *adapters: Tensor | None) -> Any:
-        outputs, kept, probabilities = _forward(inputs, weights, packed)
-        ctx.save_for_backward(*adapters, *kept, *probabilities)
+        outputs, kept, by_head = _forward(inputs, weights, packed)
+        ctx.save_for_backward(*adapters, *kept, *by_head)
         ctx.weights, ctx.packed, ctx.n_adapters = weights, packed, len(adapters)
         return outputs
 
@@ -226,7 +224,7 @@ class _FusedLayer(torch.autograd.Function):
         weights: LayerWeights = ctx.weights
         saved = ctx.saved_tensors
         after = ctx.n_adapters + len(_Kept._fields)
-        adapters, kept, probabilities = saved[: ctx.n_adapters], _Kept(*saved[ctx.n_adapters : after]), saved[after:]
+        adapters, kept, by_head = saved[: ctx.n_adapters], _Kept(*saved[ctx.n_adapters : after]), saved[after:]
         thin = _ThinGradients(adapters, weights.scales)
 
         output_sum = weights.output_norm.backward(
@@ -241,7 +239,7 @@ class _FusedLayer(torch.autograd.Function):
         )
         thin.add(3, kept.attended, attention_sum)
         attended = attention_sum @ weights.attention_output[0]
-        projections = attend_backward(attended, kept.projections, list(probabilities), ctx.packed, weights.heads)
+        projections = attend_backward(attended, by_head, ctx.packed, weights.heads)
         thin.add_projections(kept.inputs, projections, weights.query_scale)
         inputs = None
         if ctx.needs_input_grad[0]:

@@ -1,10 +1,12 @@
 """Self-attention of packed texts, forward and backward, on plain matrix products.
 
 On a CPU the fused attention kernel of PyTorch is slow backward (benchmarks/attention.csv); products of small batches,
-with nothing kept but the probabilities, are faster than that and than what autograd makes of the plain formula.
+with little kept but the probabilities, are faster than that and than what autograd makes of the plain formula.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +15,7 @@ from retrofit.models.packing import Group, PackedTexts
 
 
 def attend(projections: Tensor, packed: PackedTexts, heads: int) -> tuple[Tensor, list[Tensor]]:
-    """Return softmax(q kᵀ) v of every text and head, and the probabilities for :func:`attend_backward`.
+    """Return softmax(q kᵀ) v of every text and head, and what :func:`attend_backward` needs.
 
     Args:
         projections: queries, keys and values side by side, ``[tokens, 3 · hidden]``; the queries are scaled already.
@@ -21,61 +23,58 @@ def attend(projections: Tensor, packed: PackedTexts, heads: int) -> tuple[Tensor
         heads: attention heads.
 
     Returns:
-        ``[tokens, hidden]``, and for every group ``[texts · heads, longest, longest]``.
+        ``[tokens, hidden]``; and for every group queries, keys and values by head, ``[3, texts · heads, longest, head]``,
+        then the probabilities, ``[texts · heads, longest, longest]``.
     """
     tokens, width = projections.shape
     attended = projections.new_empty((tokens, width // 3))
     kept = []
     for group in packed.groups:
-        query, key, value = _by_head(projections[group.tokens], group, heads)
-        scores = torch.bmm(query, key.transpose(1, 2))
-        if group.is_padding is not None:
-            scores.view(group.texts, heads, group.longest, group.longest).masked_fill_(group.is_padding, float("-inf"))
-        probabilities = scores.softmax(-1)
-        attended[group.tokens] = group.unpad(_by_token(torch.bmm(probabilities, value).unsqueeze(0), group, heads))
-        kept.append(probabilities)
+        by_head = _by_head(group.pad(projections[group.tokens]), group, heads, parts=3)
+        query, key, value = by_head
+        probabilities = torch.baddbmm(_bias(group, heads, query), query, key.transpose(1, 2)).softmax(-1)
+        group.unpad(_by_token(torch.bmm(probabilities, value).unsqueeze(0), group, heads), attended)
+        kept += [by_head, probabilities]
     return attended, kept
 
 
-def attend_backward(
-    gradient: Tensor, projections: Tensor, probabilities: list[Tensor], packed: PackedTexts, heads: int
-) -> Tensor:
+def attend_backward(gradient: Tensor, kept: Sequence[Tensor], packed: PackedTexts, heads: int) -> Tensor:
     """Return the gradient of the projections, ``[tokens, 3 · hidden]``.
 
     Args:
         gradient: of what :func:`attend` returned, ``[tokens, hidden]``.
-        projections: what it was given.
-        probabilities: what it kept.
+        kept: what it returned besides.
         packed: where the texts lie.
         heads: attention heads.
     """
-    result = torch.empty_like(projections)
-    for group, probability in zip(packed.groups, probabilities, strict=True):
-        query, key, value = _by_head(projections[group.tokens], group, heads)
-        (outer,) = _by_head(gradient[group.tokens], group, heads, parts=1, zero=True)
+    tokens, hidden = gradient.shape
+    result = gradient.new_empty((tokens, 3 * hidden))
+    for group, (query, key, value), probabilities in zip(packed.groups, kept[::2], kept[1::2], strict=True):
+        (outer,) = _by_head(group.spread(gradient[group.tokens]), group, heads, parts=1)
         by_head = query.new_empty((3, *query.shape))
-        torch.bmm(probability.transpose(1, 2), outer, out=by_head[2])
-        scores = torch._softmax_backward_data(
-            torch.bmm(outer, value.transpose(1, 2)), probability, -1, probability.dtype
-        )
+        torch.bmm(probabilities.transpose(1, 2), outer, out=by_head[2])
+        of_probabilities = torch.bmm(outer, value.transpose(1, 2))
+        scores = torch._softmax_backward_data(of_probabilities, probabilities, -1, query.dtype)
         torch.bmm(scores, key, out=by_head[0])
         torch.bmm(scores.transpose(1, 2), query, out=by_head[1])
-        result[group.tokens] = group.unpad(_by_token(by_head, group, heads))
+        group.unpad(_by_token(by_head, group, heads), result)
     return result
 
 
-def _by_head(rows: Tensor, group: Group, heads: int, parts: int = 3, *, zero: bool = False) -> Tensor:
-    """Return ``[parts, texts · heads, longest, head]`` of rows that hold so many parts side by side.
+def _bias(group: Group, heads: int, like: Tensor) -> Tensor:
+    """Return what is added to the scores of every key, ``[texts · heads, 1, longest]``: so little that padding has none.
 
-    Args:
-        rows: ``[tokens of the group, parts · hidden]``.
-        group: which texts they are.
-        heads: attention heads.
-        parts: how many.
-        zero: whether padding is zero; otherwise it is the text's first token, which costs less.
+    As part of the product it costs next to nothing, where filling in the scores would be another pass over them.
     """
-    padded = group.spread(rows) if zero else group.pad(rows)
-    apart = padded.view(group.texts, group.longest, parts, heads, -1).permute(2, 0, 3, 1, 4)
+    if group.is_padding is None:
+        return like.new_zeros(1)
+    bias = like.new_zeros(group.is_padding.shape).masked_fill_(group.is_padding, -30_000.0)
+    return bias.repeat_interleave(heads, dim=0).unsqueeze(1)
+
+
+def _by_head(rows: Tensor, group: Group, heads: int, parts: int) -> Tensor:
+    """Return ``[parts, texts · heads, longest, head]`` of ``[texts · longest, parts · hidden]``."""
+    apart = rows.view(group.texts, group.longest, parts, heads, -1).permute(2, 0, 3, 1, 4)
     return apart.reshape(parts, group.texts * heads, group.longest, -1)
 
 

@@ -49,9 +49,9 @@ class RetrievalModule(pl.LightningModule):
         total_steps: int,
         warmup_fraction: float,
         chunk_tokens: int,
-        kept_tokens: int | None,
-        precision: Precision,
         seed: int,
+        kept_tokens: int | None = None,
+        precision: Precision = "float32",
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
