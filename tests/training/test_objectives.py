@@ -48,6 +48,11 @@ ALL = [
 ]  # fmt: skip
 
 
+def newest(checkpoints: Path) -> Path:
+    """The checkpoint of the most steps, all of them below ten."""
+    return max(checkpoints.glob("step=*.ckpt"))
+
+
 @dataclass(frozen=True)
 class Training:
     """Trainings of the tiny model on the tiny corpus.
@@ -86,6 +91,8 @@ class Training:
             total_steps=STEPS,
             warmup_fraction=0.1,
             chunk_tokens=512,
+            kept_tokens=None,
+            precision="float32",
             seed=0,
             teacher=teacher,
         )
@@ -105,7 +112,7 @@ class Training:
                 StopAfter(),
             ],
         )  # fmt: skip
-        checkpoint = next((folder / "checkpoints").glob("*.ckpt")) if resume else None
+        checkpoint = newest(folder / "checkpoints") if resume else None
         batches = RetrievalDataModule(planned_batches(config, data, encoder))
         trainer.fit(module, datamodule=batches, ckpt_path=checkpoint, weights_only=True)
         return module
@@ -164,8 +171,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(
 
 def test_a_checkpoint_holds_the_temperature_and_the_queue(training: Training, tmp_path: Path) -> None:
     module = training.fit(tmp_path, *ALL)
-    (checkpoint,) = (tmp_path / "checkpoints").glob("*.ckpt")
-    stored = torch.load(checkpoint, weights_only=True)["state_dict"]
+    stored = torch.load(newest(tmp_path / "checkpoints"), weights_only=True)["state_dict"]
     of_loss = {name for name in stored if name.startswith("loss.")}
     assert of_loss >= {"loss.passages", "loss.passage_ids", "loss.teacher_passages", "loss.filled"}
     (temperature,) = (name for name in of_loss if name.endswith("log_inverse"))
@@ -173,6 +179,15 @@ def test_a_checkpoint_holds_the_temperature_and_the_queue(training: Training, tm
     assert len(of_loss) == 5
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     assert stored.keys() == trained | of_loss
+
+
+def test_a_temperature_out_of_its_range_is_moved_back_before_the_step(training: Training, tmp_path: Path) -> None:
+    module = training.fit(tmp_path, "loss=learnt_temperature")
+    (log_inverse,) = module.loss.parameters()
+    with torch.no_grad():
+        log_inverse.fill_(9.0)
+    module.on_train_batch_start(None, 0)  # type: ignore[arg-type]
+    assert log_inverse.item() == pytest.approx(np.log(100), abs=1e-6)
 
 
 def test_weight_decay_leaves_the_temperature_alone(training: Training, tmp_path: Path) -> None:
