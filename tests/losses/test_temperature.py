@@ -38,6 +38,7 @@ def test_what_leaves_the_range_is_moved_back_and_still_learns(log_inverse: float
     assert temperature.log_inverse is not None
     with torch.no_grad():
         temperature.log_inverse.fill_(log_inverse)
+    temperature.move_back()
     scaled = temperature(torch.tensor([1.0]))
     assert scaled.item() == pytest.approx(factor, rel=1e-5)
     scaled.sum().backward()
@@ -51,6 +52,7 @@ def test_a_learnt_temperature_falls_where_the_positives_already_win() -> None:
     relevance = 2 * torch.eye(4, dtype=torch.int8) - 1
     step = StepEmbeddings(vectors, vectors, relevance, torch.arange(4), torch.empty(0, 2, dtype=torch.int64))
     optimizer = torch.optim.SGD(objective.parameters(), lr=1.0)
+    objective.temperature.move_back()
     seen = []
     for _ in range(200):
         optimizer.zero_grad()

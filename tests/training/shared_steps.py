@@ -21,13 +21,14 @@ import numpy as np
 import peft
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
 
 from retrofit.data.batching import BatchContents, PlannedBatches, TokenBatch
 from retrofit.data.records import Pair, to_table
 from retrofit.data.sampling import Mixture, SamplingPlan
 from retrofit.data.selection import strata
-from retrofit.losses.info_nce import InfoNCE, info_nce
+from retrofit.losses.info_nce import InfoNCE
+from retrofit.losses.passage_queue import WithQueue
+from retrofit.losses.step import Objective
 from retrofit.models.adapters import apply_adapter
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.training.callbacks import checkpoint_every
@@ -52,6 +53,7 @@ class Case:
         anchors: texts a step.
         few_texts: whether most steps have one text or two.
         learnt_temperature: whether the loss has a weight of its own.
+        queue: whether passages of earlier steps are negatives.
         chunk_tokens: tokens that go through the backbone at once.
         resumed: whether it stops after three steps and goes on from the checkpoint of the second.
     """
@@ -63,20 +65,16 @@ class Case:
     anchors: int = 5
     few_texts: bool = False
     learnt_temperature: bool = False
+    queue: bool = False
     chunk_tokens: int = 64
     resumed: bool = False
 
 
-class LearntTemperature(nn.Module):
-    """InfoNCE in both directions, whose temperature is a weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.log_temperature = nn.Parameter(torch.tensor([-2.0]))
-
-    def forward(self, queries: Tensor, passages: Tensor, relevance: Tensor) -> Tensor:
-        scores = queries @ passages.T / self.log_temperature.exp()
-        return info_nce(scores, relevance) + info_nce(scores.T, relevance.T)
+def objective_of(case: Case) -> Objective:
+    """The loss of a training."""
+    if case.queue:
+        return WithQueue(InfoNCE(0.05, 0.3), 12, 32)
+    return InfoNCE(0.1, 0.5, learn_temperature=True) if case.learnt_temperature else InfoNCE(0.05, 0.3)
 
 
 class FewTexts(torch.utils.data.Dataset[TokenBatch]):
@@ -100,7 +98,10 @@ class FewTexts(torch.utils.data.Dataset[TokenBatch]):
         texts = batch.token_ids[:1] + batch.anchors[:anchors]
         mine = range(self.rank, len(texts), self.processes)
         own = [[texts[i] for i in mine if (i > 0) == anchor] for anchor in (False, True)]
-        return TokenBatch(own[0], 1, batch.relevance[:1, :0], own[1], anchors)
+        return TokenBatch(
+            own[0], 1, batch.relevance[:1, :0], own[1], anchors, batch.query_ids[:1], batch.passage_ids[:0],
+            batch.answers[batch.answers[:, 0] == 0],
+        )  # fmt: skip
 
 
 def planned(encoder: BiEncoder, case: Case) -> PlannedBatches:
@@ -152,13 +153,15 @@ def module_of(checkpoint: Path, case: Case) -> RetrievalModule:
     apply_adapter(encoder, lora if case.adapter == "lora" else None)
     return RetrievalModule(
         encoder.train(),
-        LearntTemperature() if case.learnt_temperature else InfoNCE(0.05, 0.3),
+        objective_of(case),
         # Adam would make of the noise around a gradient of zero, such as a key's bias has, a step as long as any other.
         lambda parameters: torch.optim.SGD(parameters, 0.2, momentum=0.9),
         anchor_weight=2.0,
         total_steps=STEPS,
         warmup_fraction=0.2,
         chunk_tokens=case.chunk_tokens,
+        kept_tokens=None,
+        precision="float32",
         seed=0,
     )
 
@@ -170,7 +173,7 @@ def train(checkpoint: Path, folder: Path, case: Case) -> None:
         "trainer": {
             "accelerator": "cpu", "devices": processes, "num_nodes": 1, "progress_bar": False, "keep_checkpoints": 2,
             "strategy": case.strategy if processes > 1 else "auto", "process_group_backend": None,
-            "precision": "float32",
+            "precision": "float32", "keep_checkpoints": 2,
         },
         "optimizer": {"clip_norm": 1.0},
     }  # fmt: skip

@@ -22,7 +22,6 @@ from retrofit.instantiation import instantiate
 from retrofit.models.adapters import apply_adapter
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.training.callbacks import CURVE_COLUMNS, TrainingCurve, checkpoint_every
-from retrofit.training.checkpoint_files import newest_whole_checkpoint
 from retrofit.training.configuration import check
 from retrofit.training.datamodule import RetrievalDataModule
 from retrofit.training.module import RetrievalModule
@@ -47,6 +46,11 @@ ALL = [
     "loss=guided", "model@loss.teacher=tiny", "loss.distillation.kind=kl", "loss.dimensions=[32,16]",
     "loss.queue_size=30", "loss.learn_temperature=true", "loss.hardness=0.5", "loss.symmetric_weight=0.5",
 ]  # fmt: skip
+
+
+def newest(checkpoints: Path) -> Path:
+    """The checkpoint of the most steps, all of them below ten."""
+    return max(checkpoints.glob("step=*.ckpt"))
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class Training:
             total_steps=STEPS,
             warmup_fraction=0.1,
             chunk_tokens=512,
+            kept_tokens=None,
+            precision="float32",
             seed=0,
             teacher=teacher,
         )
@@ -106,7 +112,7 @@ class Training:
                 StopAfter(),
             ],
         )  # fmt: skip
-        checkpoint = next((folder / "checkpoints").glob("*.ckpt")) if resume else None
+        checkpoint = newest(folder / "checkpoints") if resume else None
         batches = RetrievalDataModule(planned_batches(config, data, encoder))
         trainer.fit(module, datamodule=batches, ckpt_path=checkpoint, weights_only=True)
         return module
@@ -165,9 +171,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(
 
 def test_a_checkpoint_holds_the_temperature_and_the_queue(training: Training, tmp_path: Path) -> None:
     module = training.fit(tmp_path, *ALL)
-    checkpoint = newest_whole_checkpoint(tmp_path / "checkpoints")
-    assert checkpoint is not None
-    stored = torch.load(checkpoint, weights_only=True)["state_dict"]
+    stored = torch.load(newest(tmp_path / "checkpoints"), weights_only=True)["state_dict"]
     of_loss = {name for name in stored if name.startswith("loss.")}
     assert of_loss >= {"loss.passages", "loss.passage_ids", "loss.teacher_passages", "loss.filled"}
     (temperature,) = (name for name in of_loss if name.endswith("log_inverse"))
@@ -175,6 +179,15 @@ def test_a_checkpoint_holds_the_temperature_and_the_queue(training: Training, tm
     assert len(of_loss) == 5
     trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     assert stored.keys() == trained | of_loss
+
+
+def test_a_temperature_out_of_its_range_is_moved_back_before_the_step(training: Training, tmp_path: Path) -> None:
+    module = training.fit(tmp_path, "loss=learnt_temperature")
+    (log_inverse,) = module.loss.parameters()
+    with torch.no_grad():
+        log_inverse.fill_(9.0)
+    module.on_train_batch_start(None, 0)  # type: ignore[arg-type]
+    assert log_inverse.item() == pytest.approx(np.log(100), abs=1e-6)
 
 
 def test_weight_decay_leaves_the_temperature_alone(training: Training, tmp_path: Path) -> None:

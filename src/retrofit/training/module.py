@@ -15,6 +15,7 @@ from torch import Tensor
 
 from retrofit.data.batching import TokenBatch
 from retrofit.losses.step import Objective, StepEmbeddings
+from retrofit.losses.temperature import Temperature
 from retrofit.models.adapters import plain_backbone
 from retrofit.models.bi_encoder import BiEncoder, Precision, chunks_by_length
 from retrofit.training.distributed import gathered, largest, shard, summed
@@ -131,11 +132,17 @@ class RetrievalModule(pl.LightningModule):
         return 1 - summed((embeddings * base).sum()) / total
 
     def on_train_batch_start(self, batch: TokenBatch, batch_idx: int) -> None:
-        """Seed every generator from seed, step and process, so their states need no place in a checkpoint."""
+        """Seed every generator from seed, step and process, so their states need no place in a checkpoint.
+
+        A learnt temperature that the step before took out of its range is moved back.
+        """
         seed = (self.global_rank * 1_000_003 + self.seed) * 1_000_003 + self.global_step
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)  # of the CPU and of every GPU
+        for part in self.loss.modules():
+            if isinstance(part, Temperature):
+                part.move_back()
 
     def configure_model(self) -> None:
         """Shard the weights over the processes where the trainer's strategy has laid out a mesh of them."""
