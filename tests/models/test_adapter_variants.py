@@ -24,7 +24,7 @@ Compose = Callable[..., dict[str, Any]]
 TEXTS = ["Host", "お茶", "A much longer text about the password of the bridge.", "קפה"]
 
 # The linear layers of one of the two layers, by (inputs, outputs).
-HIDDEN, INNER = 64, 128
+HIDDEN, INNER = 32, 64
 SIZES = {
     "attention.self.query": (HIDDEN, HIDDEN),
     "attention.self.key": (HIDDEN, HIDDEN),
@@ -132,9 +132,8 @@ def test_adapter_merged_weights_and_exported_model_are_one(
 
     train(encoder)
     merged = merged_weights(encoder)
-    # A key's bias shifts all scores of a query alike: its gradient is noise around zero.
     moved = {name for name, tensor in plain.items() if not torch.equal(merged[name], tensor)}
-    assert moved == {name for name in changed if name in plain}
+    assert moved == changed
     if not changed >= WORDS:
         assert torch.equal(merged["embeddings.word_embeddings.weight"], plain["embeddings.word_embeddings.weight"])
 
