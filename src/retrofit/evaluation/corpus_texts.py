@@ -195,6 +195,7 @@ class CheckedCorpus:
             if position >= len(self) or content_id(found.text) != self.text_ids[position]:
                 raise UserError(f"{found.row.file}, row {found.row.number}: changed while it was read (input)")
             yield found.text
+        raise UserError(f"input={self.corpus.path}: became shorter while it was read")
 
 
 def first_of_equals(hashes: np.ndarray, path: Path, at_once: int = _HASHES_AT_ONCE) -> np.ndarray:
