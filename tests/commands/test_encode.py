@@ -196,7 +196,7 @@ def test_a_damaged_part_is_made_again(cache: Path, tmp_path: Path) -> None:
         ('{"_id": "2", "text": "\\ud800"}', "row 2, field text: lone surrogate"),
         ('{"text": "tea"}', "row 2, field _id: missing field"),
         ('{"_id": "a\\nb", "text": "tea"}', "row 2, field _id: not an identifier"),
-        ('{"_id": 1, "text": "tea"}', "row 2, field _id: duplicate identifier (1, of row 1 of bad.jsonl)"),
+        ('{"_id": 1, "text": "tea"}', "row 2, field _id: duplicate identifier (1, as in row 1 of bad.jsonl)"),
         ('{"_id": "2", "text"', "row 2: broken JSON"),
         ("[]", "row 2: not an object"),
     ],
