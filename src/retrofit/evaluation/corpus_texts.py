@@ -195,6 +195,7 @@ class CheckedCorpus:
             if position >= len(self) or content_id(found.text) != self.text_ids[position]:
                 raise UserError(f"{found.row.file}, row {found.row.number}: changed while it was read (input)")
             yield found.text
+        raise UserError(f"input={self.corpus.path}: became shorter while it was read")
 
 
 def first_of_equals(hashes: np.ndarray, path: Path, at_once: int = _HASHES_AT_ONCE) -> np.ndarray:
@@ -264,7 +265,8 @@ def _write_hashes(corpus: Corpus, folder: Path) -> int:
 
 def _duplicate(corpus: Corpus, first: int, second: int) -> UserError:
     found = list(itertools.islice(corpus.texts(), first, second + 1, second - first))
-    where = f"{found[0].identifier}, of row {found[0].row.number} of {found[0].row.file}"
+    file = PurePosixPath(found[0].row.file).name
+    where = f"{found[0].identifier}, as in row {found[0].row.number} of {file}"
     error = RefusedRowError(Reason.DUPLICATE_IDENTIFIER, corpus.id_field or "", where)
     return UserError(described(found[1].row, error, _EXPECTED))
 
