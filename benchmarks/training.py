@@ -10,8 +10,8 @@ AdamW and in-batch InfoNCE at temperature .02, in a process of its own; the ways
 timed.
 
 ``sentence_transformers`` is its trainer as it comes; ``_bf16``: with ``bf16=True``; ``_bf16_weights``: the model
-loaded in bfloat16; ``_eager``: with plain attention as well. ``retrofit`` is what ``retrofit train`` runs. The work of a
-step is taken to be two forward passes: the gradients of the frozen weights are not needed. ``--curves`` writes both
+loaded in bfloat16; ``_eager``: with plain attention as well. ``retrofit`` is what ``retrofit train`` runs. The work of
+a step is taken to be two forward passes: the gradients of the frozen weights are not needed. ``--curves`` writes both
 losses of every step in float32.
 """
 

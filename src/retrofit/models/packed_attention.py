@@ -23,8 +23,8 @@ def attend(projections: Tensor, packed: PackedTexts, heads: int) -> tuple[Tensor
         heads: attention heads.
 
     Returns:
-        ``[tokens, hidden]``; and for every group queries, keys and values by head, ``[3, texts · heads, longest, head]``,
-        then the probabilities, ``[texts · heads, longest, longest]``.
+        ``[tokens, hidden]``; and for every group first queries, keys and values by head,
+        ``[3, texts · heads, longest, head]``, then the probabilities, ``[texts · heads, longest, longest]``.
     """
     tokens, width = projections.shape
     attended = projections.new_empty((tokens, width // 3))
@@ -62,7 +62,7 @@ def attend_backward(gradient: Tensor, kept: Sequence[Tensor], packed: PackedText
 
 
 def _bias(group: Group, heads: int, like: Tensor) -> Tensor:
-    """Return what is added to the scores of every key, ``[texts · heads, 1, longest]``: so little that padding has none.
+    """Return what is added to the scores of every key, ``[texts · heads, 1, longest]``, so that padding has no share.
 
     As part of the product it costs next to nothing, where filling in the scores would be another pass over them.
     """
