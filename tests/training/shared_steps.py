@@ -173,7 +173,7 @@ def train(checkpoint: Path, folder: Path, case: Case) -> None:
         "trainer": {
             "accelerator": "cpu", "devices": processes, "num_nodes": 1, "progress_bar": False, "keep_checkpoints": 2,
             "strategy": case.strategy if processes > 1 else "auto", "process_group_backend": None,
-            "precision": "float32", "keep_checkpoints": 2,
+            "precision": "float32",
         },
         "optimizer": {"clip_norm": 1.0},
     }  # fmt: skip
