@@ -1,6 +1,6 @@
 """Where the time of one training step goes, with the backbone's own layers and with the fused ones.
 
-    python benchmarks/step_profile.py [short|long] [--folder FOLDER]
+    python benchmarks/step_profile.py [short|long] [--pairs FILE]
 
 The steps are those of ``benchmarks/training.py``. Kinds of operations are summed over all threads' waiting; what is not
 inside an operation is Python and the autograd engine. The table also has the share of the measured peak of a matrix
@@ -24,7 +24,18 @@ from retrofit.losses.info_nce import info_nce
 from retrofit.models.adapters import apply_adapter
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.embedded_checkpoint import embedded_checkpoint
-from training import PROMPTS, SETTINGS, TEMPERATURE, adapter_settings, name_of, operations, pairs_of, peak, write
+from training import (
+    PROMPTS,
+    SETTINGS,
+    TEMPERATURE,
+    Batches,
+    adapter_settings,
+    name_of,
+    operations,
+    pairs_of,
+    peak,
+    write,
+)
 
 OUTPUT = Path(__file__).with_suffix(".csv")
 STEPS, UNTIMED = 6, 2
@@ -42,7 +53,7 @@ KINDS = {
 
 def main(options: argparse.Namespace) -> None:
     settings = SETTINGS[options.texts]
-    pairs = pairs_of(options.texts, options.folder)
+    pairs = pairs_of(options.texts, options.pairs)
     flat = [list(next(pairs)) for _ in range(STEPS * settings["pairs"])]
     batches = [flat[start : start + settings["pairs"]] for start in range(0, len(flat), settings["pairs"])]
     work = 2 * operations(batches, settings["max_length"]) / (STEPS - UNTIMED)
@@ -63,7 +74,7 @@ def main(options: argparse.Namespace) -> None:
         print(row)
 
 
-def profiled(batches: list[list[list[str]]], max_length: int, *, fused: bool) -> tuple[float, dict[str, float]]:
+def profiled(batches: Batches, max_length: int, *, fused: bool) -> tuple[float, dict[str, float]]:
     """Return the seconds of a step without the profiler, and those of its kinds of operations under it."""
     encoder = BiEncoder.load(embedded_checkpoint(default_cache()), "mean", PROMPTS, 512, "eager", 0.0)  # type: ignore[arg-type]
     apply_adapter(encoder, adapter_settings())
@@ -99,5 +110,5 @@ def profiled(batches: list[list[list[str]]], max_length: int, *, fused: bool) ->
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", choices=list(SETTINGS), nargs="?", default="short")
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--pairs", type=Path)
     main(parser.parse_args())
