@@ -90,6 +90,8 @@ class Corpus:
         if form == TEXT or (form == "auto" and all(file.suffix == f".{TEXT}" for file in files)):
             return cls(path, files, TEXT, ["text"], None)
         form, files = find_format(files, form, path, "input", "format")
+        if form == BEIR and files[0].shown == path:  # a corpus.jsonl that is named itself is a file like any other
+            form = "jsonl"
         if form == BEIR:
             table = "queries" if kind == "query" else "corpus"
             files = [file for file in files if PurePosixPath(file.path).name.startswith(f"{table}.jsonl")]
