@@ -20,8 +20,8 @@ class LossLevel:
     """Tells a loss that has left its level for good from one that varies.
 
     Half of all losses of a steady training lie below their median, however much they vary, so ``patience`` of them in
-    a row far above it are no chance: that happens less than once in ``2 ** patience`` steps. A loss that falls to almost
-    nothing and rises when harder negatives come is still below where it began, and that is no divergence either.
+    a row far above it are no chance: that happens less than once in ``2 ** patience`` steps. A loss that fell to almost
+    nothing and rises when harder negatives come is still below where it began: that is no divergence either.
 
     Attributes:
         factor: a loss is high above this multiple of the median and above the first median; None for never.
