@@ -117,15 +117,25 @@ class ArtefactStore:
         folder = self.path(stage, inputs)
         if is_complete(folder):
             return folder
+        with self.lock(folder):
+            if not is_complete(folder):
+                self._build(folder, inputs, build)
+        return folder
+
+    @contextmanager
+    def lock(self, folder: Path) -> Iterator[None]:
+        """Wait until no other process is in this context for the same folder of the cache, which may not exist yet.
+
+        Raises:
+            UserError: the disk is full or the cache folder cannot be written.
+        """
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
-                if not is_complete(folder):
-                    self._build(folder, inputs, build)
+                yield
         except OSError as error:
             where = f"the cache in {self.root} (RETROFIT_CACHE or paths.cache names another folder)"
             raise storage_error(error, where) from error
-        return folder
 
     def _build(self, folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         if folder.exists():

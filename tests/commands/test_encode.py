@@ -224,6 +224,7 @@ def test_a_bad_row_is_one_line_and_nothing_is_written(tmp_path: Path, second: st
         (["input=corpus.txt", "output=out", "model_folder=none"], "model_folder=none: no such folder"),
         (["input=empty.txt", "output=out"], "input=empty.txt: holds no text"),
         (["input=corpus.txt", "output=."], "exists and holds something else"),
+        (["input=corpus.txt", "output=corpus.txt"], "corpus.txt: is a file; expected a folder"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(cache: Path, tmp_path: Path, arguments: list[str], expected: str) -> None:

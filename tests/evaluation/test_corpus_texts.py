@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrofit.evaluation.corpus_texts import first_of_equals
+from retrofit.evaluation.corpus_texts import first_of_equals, new_array
 
 
 @settings(deadline=None)  # a slow disk is no error
@@ -20,3 +20,9 @@ def test_the_first_of_equals_is_that_of_a_dictionary(values: list[int], at_once:
     with tempfile.TemporaryDirectory() as folder:
         found = first_of_equals(np.array(values, dtype=np.uint64), Path(folder) / "first.npy", at_once)
         assert found.tolist() == expected
+
+
+def test_a_new_array_has_its_place_on_the_disk(tmp_path: Path) -> None:
+    array = new_array(tmp_path / "array.npy", (1000, 300), "float32")
+    assert (array.shape, array.dtype) == ((1000, 300), np.float32)
+    assert (tmp_path / "array.npy").stat().st_blocks * 512 >= array.nbytes

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +111,27 @@ def test_a_killed_run_goes_on_with_the_next_shard(counted: Callable[..., Counted
     found = embed(TEXTS)
     assert embed.encoded == len(TEXTS) - 10
     np.testing.assert_allclose(everything(found), encoder.encode(TEXTS, "passage"), atol=1e-6)
+
+
+def test_of_two_that_ask_at_once_one_waits_for_the_other(
+    counted: Callable[..., Counted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(2)
+    known_ids = embeddings._known_ids
+
+    def seen_together(folder: Path) -> np.ndarray:
+        found = known_ids(folder)
+        if len(found) == 0 and not together.broken:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                together.wait(timeout=1)  # both see that all is missing; the one that looks again is alone
+        return found
+
+    monkeypatch.setattr(embeddings, "_known_ids", seen_together)
+    both = [counted(), counted()]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda embed: everything(embed(TEXTS)), both))
+    assert sorted(embed.encoded for embed in both) == [0, len(TEXTS)]
+    np.testing.assert_array_equal(*found)
 
 
 def test_a_truncated_shard_is_noticed_and_made_again(

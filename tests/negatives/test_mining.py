@@ -127,6 +127,15 @@ def test_the_margin_keeps_negatives_below_every_positive(
         )
 
 
+def test_other_embeddings_are_other_negatives(
+    mined: Callable[..., MinedNegatives], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mined()
+    monkeypatch.setattr("retrofit.negatives.mining.EMBEDDINGS_VERSION", -1)
+    mined()
+    assert len([path for path in (tmp_path / "negatives").iterdir() if path.is_dir()]) == 2
+
+
 def test_mining_is_done_once_and_again_for_other_settings(mined: Callable[..., MinedNegatives], tmp_path: Path) -> None:
     def stored() -> set[str]:
         return {path.name for path in (tmp_path / "negatives").iterdir() if path.is_dir()}

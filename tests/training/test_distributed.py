@@ -8,11 +8,17 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from tests.training.shared_steps import STEPS, Case
+
+from retrofit.models.adapters import apply_adapter
+from retrofit.models.bi_encoder import BiEncoder
+from retrofit.training.distributed import load_trained, trained_weights
 
 CASES = [
     Case("ddp"),
@@ -84,3 +90,21 @@ def test_the_weights_that_are_compared_moved(results: dict[int, Path]) -> None:
         "loss.temperature.log_inverse"
     ]
     assert abs(temperature.item() - math.log(10)) > 1e-3
+
+
+def test_trained_weights_are_loaded_whole_or_not_at_all(load_tiny: Callable[..., BiEncoder]) -> None:
+    def adapted() -> BiEncoder:
+        encoder = load_tiny()
+        apply_adapter(encoder, peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=False))
+        return encoder
+
+    trained, other = adapted(), adapted()
+    weights = trained_weights(trained)
+    assert len(weights) == 4
+    load_trained(other, weights)
+    for name, weight in trained.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], weight, atol=0, rtol=0)
+    missing, weight = weights.popitem()
+    for wrong in (weights, {**weights, f"module.{missing}": weight}):
+        with pytest.raises(RuntimeError, match="trained weights"):
+            load_trained(other, wrong)

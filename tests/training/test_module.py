@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,11 @@ def config(train_config: Compose) -> dict[str, Any]:
 @pytest.fixture
 def batches(config: dict[str, Any], corpus: Path, encoder: BiEncoder) -> PlannedBatches:
     return planned_batches(config, whole_source(corpus), encoder)
+
+
+def test_batches_can_be_sent_to_processes_that_are_spawned(batches: PlannedBatches) -> None:
+    sent = pickle.loads(pickle.dumps(batches))  # noqa: S301 -- made here
+    assert sent[0].token_ids == batches[0].token_ids
 
 
 def adapted(load: Load, compose: Compose, adapter: str, **options: Any) -> BiEncoder:

@@ -133,8 +133,10 @@ def test_texts_are_encoded_once(
 def test_an_unknown_text_is_an_error(train_config: Compose, corpus: Path, cache: Path) -> None:
     teacher = Teacher.of(configured(train_config, cache), part_of(corpus))
     assert teacher is not None
-    with pytest.raises(KeyError, match="not embedded"):
-        teacher.passages.of(torch.tensor([12345]))
+    ids = teacher.passages.ids
+    for unknown in (0, 12345, int(ids[len(ids) // 2]) + 1, 2**64 - 1):
+        with pytest.raises(KeyError, match="not embedded"):
+            teacher.passages.of(torch.from_numpy(np.array([ids[0], unknown], dtype=np.uint64).view(np.int64)))
 
 
 def test_no_teacher_is_none(train_config: Compose, corpus: Path) -> None:

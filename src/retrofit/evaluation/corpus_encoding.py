@@ -19,7 +19,7 @@ import numpy as np
 from retrofit.artefacts import MANIFEST, ArtefactStore, is_complete, write_json
 from retrofit.errors import UserError
 from retrofit.evaluation.corpus_search import check_model_folder
-from retrofit.evaluation.corpus_texts import IDS, CheckedCorpus, Corpus
+from retrofit.evaluation.corpus_texts import IDS, CheckedCorpus, Corpus, new_array
 from retrofit.models.bi_encoder import Kind
 from retrofit.models.embeddings import CODE_VERSION, VECTORS, Encoder
 from retrofit.models.precision import EncodingSettings
@@ -27,7 +27,6 @@ from retrofit.models.search_model import SearchModel
 
 StoredType = Literal["float32", "float16"]
 
-_LOCK = "lock"
 _TEXTS_AT_ONCE = 1024
 _SECONDS_BETWEEN_LINES = 20
 
@@ -121,9 +120,40 @@ def encode_corpus(corpus: Corpus, encoding: Encoding, output: Path, store: Artef
         store: the cache, which keeps what was found out about the corpus.
 
     Raises:
-        UserError: a row cannot be used, or the folder holds something else.
+        UserError: a row cannot be used, the model cannot be loaded, the folder holds something else or cannot be
+            written, or another process is writing it.
     """
     request = {"input": corpus.identity, **encoding.identity}
+    if _is_finished(output, request):
+        return
+    checked = CheckedCorpus.check(corpus, store)
+    encoder = _loaded(encoding)
+    dimension = encoding.encode(encoder, ["."]).shape[1]
+    partial = _partial(output)
+    with _alone(output):
+        if _is_finished(output, request):  # another process may have been faster
+            return
+        with _writing(output):
+            partial.mkdir(exist_ok=True)
+            vectors, done = _opened(partial, (len(checked), dimension), encoding.dtype, request)
+        for stop in _encode_blocks(checked, encoding, encoder, vectors, done):
+            with _writing(output):
+                vectors.flush()
+                _write_manifest(partial, [VECTORS], {"inputs": request, "done": stop})
+        with _writing(output):
+            _complete(checked, partial, request)
+            partial.rename(output)
+    log.info("%d texts, %d of them different: %s", len(checked), checked.n_different, output)
+
+
+def _is_finished(output: Path, request: Mapping[str, Any]) -> bool:
+    """Return whether the result is there already.
+
+    Raises:
+        UserError: the folder of the result, or what an interrupted call left of it, holds something else.
+    """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"output={output}: is a file; expected a folder")
     if output.exists() and any(output.iterdir()):
         _check_same(output, request)
         if not is_complete(output):
@@ -131,29 +161,67 @@ def encode_corpus(corpus: Corpus, encoding: Encoding, output: Path, store: Artef
                 f"output={output}: damaged (a file is missing or has another size); delete it and try again"
             )
         log.info("%s is complete; delete the folder to encode again", output)
-        return
-    partial = output.with_name(f".{output.name}.partial")
-    if (partial / MANIFEST).exists():
-        _check_same(partial, request)
-    checked = CheckedCorpus.check(corpus, store)
+        return True
+    if (_partial(output) / MANIFEST).exists():
+        _check_same(_partial(output), request)
+    return False
+
+
+def _partial(output: Path) -> Path:
+    """Return where the result lies until it is complete."""
+    return output.with_name(f".{output.name}.partial")
+
+
+def _loaded(encoding: Encoding) -> Encoder:
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(partial / _LOCK, timeout=0):
-            _encode_blocks(checked, encoding, partial, request)
-            _complete(checked, partial, request)
-            (partial / _LOCK).unlink()
-            partial.rename(output)
-    except filelock.Timeout as error:
-        raise UserError(f"output={output}: another process is writing it") from error
+        return encoding.model.load(encoding.settings.precision)
+    except Exception as error:  # a damaged folder fails in as many ways as there are files in it
+        log.debug("loading failed", exc_info=True)
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{encoding.model.folder}: not a model that can be loaded ({reason}); model_folder or model names another"
+        ) from error
+
+
+@contextlib.contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep other processes from writing the same result.
+
+    Raises:
+        UserError: another process is writing it.
+    """
+    path = output.with_name(f".{output.name}.lock")
+    lock = filelock.FileLock(path, timeout=0)
+    with _writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise UserError(f"output={output}: another process is writing it") from error
+    try:
+        yield
+        path.unlink(missing_ok=True)  # no one needs it any more: the result is there
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Say of an error of the operating system that the result cannot be written.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        yield
     except OSError as error:
         raise UserError(f"output={output}: cannot be written ({error.strerror or error})") from error
-    log.info("%d texts, %d of them different: %s", len(checked), checked.n_different, output)
 
 
-def _encode_blocks(checked: CheckedCorpus, encoding: Encoding, folder: Path, request: Mapping[str, Any]) -> None:
-    encoder = encoding.model.load(encoding.settings.precision)
-    dimension = encoding.encode(encoder, ["."]).shape[1]
-    vectors, done = _opened(folder, (len(checked), dimension), encoding.dtype, request)
+def _encode_blocks(
+    checked: CheckedCorpus, encoding: Encoding, encoder: Encoder, vectors: np.memmap, done: int
+) -> Iterator[int]:
+    """Fill an array block by block, from where it is done on, and yield after each how many texts are done."""
     texts = checked.texts_from(done)
     with _progress(len(checked), done) as progress:
         for start in range(done, len(checked), encoding.block_texts):
@@ -166,8 +234,7 @@ def _encode_blocks(checked: CheckedCorpus, encoding: Encoding, folder: Path, req
                 vectors[start + rows] = encoding.encode(encoder, [block[row] for row in rows])
                 progress(len(rows))
             vectors[start:stop] = vectors[first]
-            vectors.flush()
-            _write_manifest(folder, [VECTORS], {"inputs": request, "done": stop})
+            yield stop
 
 
 def _opened(
@@ -183,7 +250,7 @@ def _opened(
         log.warning("%s is damaged (it is missing or has another size); its texts are encoded again", path)
     # Before the array: a manifest that says more is done than is would be believed.
     write_json(folder / MANIFEST, {"inputs": request, "done": 0})
-    return np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape), 0
+    return new_array(path, shape, dtype), 0
 
 
 def _by_length(rows: np.ndarray, block: list[str]) -> Iterator[np.ndarray]:

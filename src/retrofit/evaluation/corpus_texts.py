@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -200,6 +201,25 @@ class CheckedCorpus:
         raise UserError(f"input={self.corpus.path}: became shorter while it was read")
 
 
+def new_array(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
+    """Return a new array in a memory-mapped file that has its place on the disk.
+
+    Args:
+        path: the file, in NumPy's format.
+        shape: of the array.
+        dtype: likewise.
+
+    Raises:
+        OSError: it cannot be written, or there is no space for all of it.
+    """
+    array = np.lib.format.open_memmap(path, "w+", dtype=dtype, shape=shape)
+    # The file has holes so far: where the disk is full, writing to one of them through the map kills the process.
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
 def first_of_equals(hashes: np.ndarray, path: Path, at_once: int = _HASHES_AT_ONCE) -> np.ndarray:
     """Return, for every hash, the position of the first that equals it, as a new memory-mapped file.
 
@@ -209,7 +229,7 @@ def first_of_equals(hashes: np.ndarray, path: Path, at_once: int = _HASHES_AT_ON
         at_once: hashes that are compared at once, about, which bounds the memory: they are taken in parts by their
             remainder, so that equal ones are in one part.
     """
-    first = np.lib.format.open_memmap(path, "w+", dtype=np.int64, shape=hashes.shape)
+    first = new_array(path, hashes.shape, "int64")
     parts = -(-len(hashes) // at_once)
     for part in range(parts):
         positions = np.concatenate(

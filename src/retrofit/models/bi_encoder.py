@@ -118,6 +118,25 @@ def token_ids(
     return list(encoded["input_ids"])
 
 
+@dataclass(frozen=True)
+class Tokenization:
+    """How an encoder turns texts into token ids, without its weights: cheap to send to processes that draw batches.
+
+    Attributes:
+        tokenizer: a fast tokenizer.
+        prompts: what is put before a query and before a passage.
+        max_length: tokens after which a text is cut, the special tokens counted.
+    """
+
+    tokenizer: Any
+    prompts: Mapping[Kind, str]
+    max_length: int
+
+    def __call__(self, texts: Sequence[str], kind: Kind) -> list[list[int]]:
+        """Return the token ids of every text with its prompt, special tokens included."""
+        return token_ids(self.tokenizer, self.prompts, texts, kind, self.max_length)
+
+
 class BiEncoder(nn.Module):
     """A transformers encoder with pooling, prompts and a length limit.
 
@@ -185,9 +204,13 @@ class BiEncoder(nn.Module):
         """Number of components of an embedding."""
         return int(self.backbone.config.hidden_size)
 
+    def tokenization(self, max_length: int | None = None) -> Tokenization:
+        """Return how texts become token ids, of a lower length limit where one is given."""
+        return Tokenization(self.tokenizer, self.prompts, min(max_length or self.max_length, self.max_length))
+
     def tokenize(self, texts: Sequence[str], kind: Kind, max_length: int | None = None) -> list[list[int]]:
         """Return the token ids of every text with its prompt, special tokens included."""
-        return token_ids(self.tokenizer, self.prompts, texts, kind, min(max_length or self.max_length, self.max_length))
+        return self.tokenization(max_length)(texts, kind)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return unit-length float32 embeddings ``[texts, dimension]`` of padded token ids ``[texts, tokens]``."""

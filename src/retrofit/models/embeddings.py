@@ -160,6 +160,9 @@ class EmbeddingStore:
     ) -> Embeddings:
         """Return the embeddings of texts, encoding those that the cache does not hold.
 
+        Of several processes that ask the same model, such as those that train together, one encodes at a time: the
+        others wait, and find what it has encoded.
+
         Args:
             model: loaded where there is something to encode.
             kind: which prompt the texts get.
@@ -171,23 +174,29 @@ class EmbeddingStore:
         identity = {"code": CODE_VERSION, "precision": encoding.precision, **model.embedding_identity(kind)}
         folder = self.cache / "embeddings" / fingerprint(identity)
         wanted, first = np.unique(ids, return_index=True)
-        missing = ~np.isin(wanted, _known_ids(folder))
-        new, position = wanted[missing], first[missing]
-        if len(new):
-            log.info("%d of %d %s texts to encode", len(new), len(wanted), kind)
-        store = ArtefactStore(folder)
-
-        def to_encode() -> Iterator[_Texts]:
-            for start in range(0, len(new), _TEXTS_A_SHARD):
-                part = slice(start, start + _TEXTS_A_SHARD)
-                # Another process may have been asked for the same texts, and have been faster.
-                if not is_complete(store.path(_STAGE, _inputs(new[part]))):
-                    label = f"{kind} texts {start} to {min(len(new), start + _TEXTS_A_SHARD)} of {len(new)}"
-                    yield _Texts(kind, new[part], texts(position[part]), label)
-
-        for shard_ids, vectors in engine.map(_Encoding(model, encoding), to_encode()):
-            store.get(_STAGE, _inputs(shard_ids), functools.partial(_write_shard, ids=shard_ids, vectors=vectors))
+        if not np.isin(wanted, _known_ids(folder)).all():
+            with ArtefactStore(self.cache).lock(folder):
+                missing = ~np.isin(wanted, _known_ids(folder))
+                new, position = wanted[missing], first[missing]
+                log.info("%d of %d %s texts to encode", len(new), len(wanted), kind)
+                _encode(folder, _Encoding(model, encoding), _parts(kind, new, position, texts), engine)
         return _gathered(folder, ids)
+
+
+def _parts(
+    kind: Kind, ids: np.ndarray, positions: np.ndarray, texts: Callable[[np.ndarray], list[str]]
+) -> Iterator[_Texts]:
+    """Yield the texts of one shard after another."""
+    for start in range(0, len(ids), _TEXTS_A_SHARD):
+        part = slice(start, start + _TEXTS_A_SHARD)
+        label = f"{kind} texts {start} to {min(len(ids), start + _TEXTS_A_SHARD)} of {len(ids)}"
+        yield _Texts(kind, ids[part], texts(positions[part]), label)
+
+
+def _encode(folder: Path, encoding: _Encoding, shards: Iterator[_Texts], engine: Engine) -> None:
+    store = ArtefactStore(folder)
+    for ids, vectors in engine.map(encoding, shards):
+        store.get(_STAGE, _inputs(ids), functools.partial(_write_shard, ids=ids, vectors=vectors))
 
 
 def _inputs(ids: np.ndarray) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from retrofit.models.checkpoints import files_fingerprint, weights_fingerprint
 from retrofit.models.embeddings import Encoder
 from retrofit.models.prompts import passage_prompt
 
+_SETTINGS = ("pooling", "prompts", "max_length")
+
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +36,7 @@ class SentenceTransformerEncoder:
     def __init__(self, folder: Path, prompts: Mapping[Kind, str] | None, max_length: int | None) -> None:
         from sentence_transformers import SentenceTransformer
 
-        self.model = SentenceTransformer(str(folder), trust_remote_code=False)
+        self.model = SentenceTransformer(str(folder), device=local_gpu(), trust_remote_code=False)
         if max_length is not None:
             self.model.max_seq_length = max_length
         own = self.model.prompts
@@ -97,11 +100,8 @@ class SearchModel:
         One that ``retrofit train`` wrote stands in its run folder, whose ``config.yaml`` says how to use it as a plain
         bi-encoder, which is faster; any other is used as it is.
         """
-        run = folder.absolute().parent / "config.yaml"
-        if not run.is_file():
-            return cls(folder.absolute(), None, None, None)
-        model = yaml.safe_load(run.read_text(encoding="utf-8"))["model"]
-        return cls(folder.absolute(), model["pooling"], model["prompts"], model["max_length"])
+        folder = folder.absolute()
+        return cls(folder, **(_settings_of_run(folder) or dict.fromkeys(_SETTINGS)))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -124,8 +124,34 @@ class SearchModel:
         """Return its encoder, on the GPU where there is one, with weights of this precision in memory."""
         if self.pooling is None or self.prompts is None or self.max_length is None:
             return SentenceTransformerEncoder(self.folder, self.prompts, self.max_length)
-        on_gpu = torch.cuda.is_available()
+        gpu = local_gpu()
         # On a CPU PyTorch's fused attention in bfloat16 is slower than the plain one, on short texts by a fifth in all.
-        attention = None if on_gpu else "eager"
+        attention = "eager" if gpu is None else None
         encoder = BiEncoder.load(self.folder, self.pooling, self.prompts, self.max_length, attention, weights=precision)
-        return encoder.to("cuda" if on_gpu else "cpu")
+        return encoder.to(gpu or "cpu")
+
+
+def local_gpu() -> str | None:
+    """Return the name of the GPU that this process uses, None where there is none.
+
+    Of several processes on a machine each has the one of its ``LOCAL_RANK``, which torchrun and Lightning set.
+    """
+    if not torch.cuda.is_available():
+        return None
+    # A launcher may let each process see its own GPU alone.
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+
+
+def _settings_of_run(folder: Path) -> dict[str, Any] | None:
+    """Return what the run that a model folder stands in says of the model; None where it stands in no run."""
+    run = folder.parent / "config.yaml"
+    if folder.name != "model" or not run.is_file():
+        return None
+    try:
+        config = yaml.safe_load(run.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError):  # of another program
+        return None
+    model = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(model, dict) or not model.keys() >= set(_SETTINGS):
+        return None
+    return {name: model[name] for name in _SETTINGS}

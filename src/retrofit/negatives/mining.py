@@ -16,6 +16,7 @@ from retrofit.artefacts import ArtefactStore
 from retrofit.data.training_data import TrainingData
 from retrofit.engine import LOCAL, Engine
 from retrofit.models.bi_encoder import load_tokenizer
+from retrofit.models.embeddings import CODE_VERSION as EMBEDDINGS_VERSION
 from retrofit.models.embeddings import Embeddings, EmbeddingStore, Model
 from retrofit.models.precision import EncodingSettings
 from retrofit.models.search_model import SearchModel
@@ -239,6 +240,7 @@ def mine(
     """
     inputs = {
         "code": CODE_VERSION,
+        "embeddings": EMBEDDINGS_VERSION,
         "source": data.source.fingerprint,
         "rows": _fingerprint(data.rows),
         "searched": _fingerprint(data.curation.kept) if settings["pool"] == "source" else None,

@@ -14,7 +14,7 @@ share: no second exchange of embeddings in the backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -88,6 +88,22 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     weights: dict[str, Any] = get_model_state_dict(model, options=options)
     return weights
+
+
+def load_trained(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put what :func:`trained_weights` returned in the first process into an unsharded model.
+
+    Args:
+        model: the same as the one that was trained; its frozen weights stay.
+        weights: by name.
+
+    Raises:
+        RuntimeError: they are not those of the weights that learn, or of another shape.
+    """
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    if other := weights.keys() ^ (model.state_dict().keys() - frozen):
+        raise RuntimeError(f"trained weights are missing, or are not the model's: {', '.join(sorted(other)[:5])}")
+    model.load_state_dict(weights, strict=False)
 
 
 def leave() -> None:

@@ -38,7 +38,7 @@ from retrofit.negatives.mined import MinedNegatives
 from retrofit.training.callbacks import TrainingCurve, checkpoint_every
 from retrofit.training.checkpoint_files import newest_whole_checkpoint
 from retrofit.training.datamodule import RetrievalDataModule
-from retrofit.training.distributed import leave, trained_weights
+from retrofit.training.distributed import leave, load_trained, trained_weights
 from retrofit.training.divergence import LossLevel, StopOnDivergence
 from retrofit.training.examples import example_queries
 from retrofit.training.interpolation import try_weights, weights_to_try
@@ -263,7 +263,8 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     if module.device_mesh is not None:
         weights = trained_weights(encoder)
         encoder = _adapted(job)
-        encoder.load_state_dict(weights, strict=False)
+        if is_first_process():
+            load_trained(encoder, weights)
     leave()
     return encoder.eval()
 
@@ -320,7 +321,7 @@ def planned_batches(
     return PlannedBatches(
         data.source.pairs,
         data.plan(config),
-        lambda texts, kind: encoder.tokenize(texts, kind, batching["max_length"]),
+        encoder.tokenization(batching["max_length"]),
         BatchContents(
             given_negatives=negatives["given"],
             mined_negatives=0 if mined is None else negatives["mined"]["per_query"],
