@@ -30,8 +30,9 @@ types: install
 contracts: install
 	$(BIN)/lint-imports
 
+# A file's tests stay in one process: they share what is dear to make.
 tests: install
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 format: install
 	$(BIN)/ruff format .
