@@ -25,7 +25,7 @@ TEXTS = [
     "A much longer text about the password of the bridge, which is written on its back.",
     "Die Adresse des Geräts",
     "Die Adresse der Brücke",
-    "The key.",
+    "The key <pad> of <pad>",
 ]
 
 
@@ -204,6 +204,23 @@ def test_another_kind_of_encoder_is_refused_and_encodes_all_the_same(load_tiny: 
         FusedEncoder(encoder.backbone, torch.float32, learns=False)
     together = encoder.encode(TEXTS, "query")
     np.testing.assert_allclose(together[3], encoder.encode(TEXTS[3:4], "query")[0], atol=1e-6)
+
+
+def test_an_adapter_that_is_not_on_a_layer_leaves_it_as_it_is(encoder: BiEncoder) -> None:
+    encoder.backbone = peft.get_peft_model(encoder.backbone, peft.LoraConfig(r=2, target_modules=["query"]))
+    encoder.backbone.add_adapter("other", peft.LoraConfig(r=2, target_modules=["value"], init_lora_weights=False))
+    encoder.backbone.set_adapter("other")
+    fused = encoder.encode(TEXTS, "query")
+    encoder.fused = False
+    np.testing.assert_allclose(fused, encoder.encode(TEXTS, "query"), atol=2e-6)
+
+
+def test_recomputing_sees_the_device_of_its_inputs(load_tiny: Load) -> None:
+    """So that it restores the generator that drops units there."""
+    encoder = load_tiny(dropout=0.1).train()
+    adapt(encoder)
+    inputs = encoder._chunk_runner("float32").inputs(encoder.tokenize(TEXTS[:1], "query"))
+    assert all(isinstance(tensor, torch.Tensor) for tensor in inputs)
 
 
 def test_dropout_is_left_to_the_backbone(load_tiny: Load) -> None:

@@ -163,8 +163,6 @@ def module_of(checkpoint: Path, case: Case) -> RetrievalModule:
         warmup_fraction=0.2,
         chunk_tokens=case.chunk_tokens,
         kept_tokens=case.kept_tokens,
-        kept_tokens=None,
-        precision="float32",
         seed=0,
     )
 

@@ -45,7 +45,9 @@ def test_it_is_the_rule_applied_to_the_whole_history(
     losses: list[float], factor: float, window: int, patience: int
 ) -> None:
     high = [
-        index >= window and loss > factor * statistics.median(losses[index - window : index])
+        index >= window
+        and loss > factor * statistics.median(losses[index - window : index])
+        and loss > statistics.median(losses[:window])
         for index, loss in enumerate(losses)
     ]
     ends = [
@@ -75,6 +77,8 @@ def test_a_steady_loss_of_any_spread_is_left_alone_by_default(train_config: Call
     collapsed = [0.1] * 300 + [4.1] * 300  # the logarithm of 64 passages: all texts in one place
     assert stops_at(LossLevel(**settings), collapsed) == 300 + settings["patience"] - 1
     assert stops_at(LossLevel(**{**settings, "factor": None}), collapsed) is None
+    harder_negatives = [1.5] * 100 + [0.01] * 300 + [0.5] * 300
+    assert stops_at(LossLevel(**settings), harder_negatives) is None
 
 
 class Spoilt(nn.Module):

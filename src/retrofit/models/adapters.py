@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from retrofit.errors import UserError
-from retrofit.models.bi_encoder import BiEncoder
+
+if TYPE_CHECKING:
+    from retrofit.models.bi_encoder import BiEncoder
 
 
 def apply_adapter(
@@ -42,6 +44,8 @@ def apply_adapter(
         # Whole names instead of peft's layers_to_transform, which it ignores where it has whole names already.
         adapter = copy.copy(adapter)
         adapter.target_modules = {name for name in targets if _layer_of(name) in chosen}
+        if not adapter.target_modules:
+            raise UserError(f"adapter.layers={layers}: none of adapter.config.target_modules lies in these layers")
     encoder.backbone = peft.get_peft_model(encoder.backbone, adapter)
 
 
@@ -128,7 +132,6 @@ def interpolate(base: dict[str, Tensor], retrofitted: dict[str, Tensor], weight:
     }
 
 
-def plain_backbone(encoder: BiEncoder) -> Any:
+def plain_backbone(backbone: Any) -> Any:
     """Return the transformers module under an adapter, or the backbone itself where there is none."""
-    backbone = encoder.backbone
     return backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone

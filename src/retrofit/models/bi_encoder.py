@@ -243,11 +243,12 @@ class BiEncoder(nn.Module):
         left = sum(lengths)
         for positions in chunks:
             texts = [token_ids[position] for position in positions]
+            inputs = run.inputs(texts)
             if torch.is_grad_enabled() and kept_tokens is not None and left > kept_tokens:
-                part: Tensor = checkpoint(run, texts, use_reentrant=False)
+                part: Tensor = checkpoint(run, *inputs, use_reentrant=False)
                 parts.append(part)
             else:
-                parts.append(run(texts))
+                parts.append(run(*inputs))
             left -= sum(map(len, texts))
         order = torch.tensor([position for positions in chunks for position in positions], device=parts[0].device)
         return torch.cat(parts)[order.argsort()]
@@ -278,7 +279,7 @@ class BiEncoder(nn.Module):
         started = reported = time.monotonic()
         done = 0
         for positions in chunks_by_length([len(ids) for ids in tokens], token_budget, padded=run.padded):
-            embeddings[positions] = run([tokens[i] for i in positions]).cpu().numpy()
+            embeddings[positions] = run(*run.inputs([tokens[i] for i in positions])).cpu().numpy()
             done += len(positions)
             now = time.monotonic()
             if label and now - reported > 20:
@@ -312,8 +313,10 @@ class _FusedRunner:
     pooling: Pooling
     padded: ClassVar[bool] = False
 
-    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        packed = PackedTexts.of(texts)
+    def inputs(self, texts: Sequence[Sequence[int]]) -> tuple[PackedTexts]:
+        return (PackedTexts.of(texts),)
+
+    def __call__(self, packed: PackedTexts) -> Tensor:
         return pool_packed(self.encoder(packed, self.weights), packed, self.pooling)
 
 
@@ -325,11 +328,16 @@ class _PlainRunner:
     precision: Precision
     padded: ClassVar[bool] = True
 
-    def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        first = next(self.encoder.parameters())
+    def inputs(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        # On the device already: gradient caching restores the generators of those devices that it sees tensors on.
+        device = next(self.encoder.parameters()).device
         input_ids, mask = pad(texts, self.encoder.tokenizer.pad_token_id)
+        return input_ids.to(device), mask.to(device)
+
+    def __call__(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        first = next(self.encoder.parameters())
         # Weights that are bfloat16 need no autocast, which would look up and cast every operand of every product.
         cast = self.precision == "bfloat16" and first.dtype == torch.float32
         with torch.autocast(first.device.type, torch.bfloat16, enabled=cast):
-            embeddings: Tensor = self.encoder(input_ids.to(first.device), mask.to(first.device))
+            embeddings: Tensor = self.encoder(input_ids, mask)
         return embeddings

@@ -31,9 +31,9 @@ def export_sentence_transformer(encoder: BiEncoder, weights: dict[str, Tensor], 
 
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     with tempfile.TemporaryDirectory() as plain:
-        plain_backbone(encoder).save_pretrained(plain, state_dict=weights)
+        plain_backbone(encoder.backbone).save_pretrained(plain, state_dict=weights)
         encoder.tokenizer.save_pretrained(plain)
-        without_pooler = {"add_pooling_layer": False} if hasattr(plain_backbone(encoder), "pooler") else {}
+        without_pooler = {"add_pooling_layer": False} if hasattr(plain_backbone(encoder.backbone), "pooler") else {}
         transformer = Transformer(plain, max_seq_length=encoder.max_length, model_kwargs=without_pooler)
         pooling = Pooling(encoder.dimension, encoder.pooling)
         # "document" is what encode_document looks for first; left out, an empty one would be stored.

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from retrofit.models.adapters import plain_backbone
 from retrofit.models.fused_layers import Adapter, Layer, LayerWeights, Linear, run_layer
 from retrofit.models.packing import PackedTexts
 
@@ -45,13 +46,12 @@ class FusedEncoder:
         """
         self.backbone = backbone
         self.dtype = dtype
-        plain = _without_adapter(backbone)
+        plain: Any = plain_backbone(backbone)
         _check_kind(plain)
         self._embeddings: nn.Module = plain.embeddings
         self._layers = [_layer(module, plain.config.num_attention_heads) for module in plain.encoder.layer]
-        self._first_position = (
-            plain.config.pad_token_id + 1 if _COUNTS_POSITIONS_AFTER_PADDING[plain.config.model_type] else 0
-        )
+        counts_after_padding = _COUNTS_POSITIONS_AFTER_PADDING[plain.config.model_type]
+        self._padding: int | None = plain.config.pad_token_id if counts_after_padding else None
         if learns:
             _check_learnt(backbone, self._layers)
 
@@ -67,22 +67,28 @@ class FusedEncoder:
             packed: the texts.
             weights: of all layers, see :meth:`weights`.
         """
-        positions = packed.positions + self._first_position
         with torch.no_grad():
-            embedded = self._embeddings(input_ids=packed.input_ids[None], position_ids=positions[None])
+            embedded = self._embeddings(input_ids=packed.input_ids[None], position_ids=self._positions(packed)[None])
         hidden: Tensor = embedded[0].to(self.dtype)
         for layer, its_weights in zip(self._layers, weights, strict=True):
             hidden = run_layer(hidden, layer, its_weights, packed)
         return hidden
 
+    def _positions(self, packed: PackedTexts) -> Tensor:
+        """Return the position of every token as the backbone counts them, int64 ``[tokens]``."""
+        if self._padding is None:
+            return packed.positions
+        # RoBERTa and its kin count from the number after the padding token's, and leave out that token itself, which a
+        # text may spell out.
+        counts = packed.input_ids != self._padding
+        running = counts.cumsum(0)
+        before = (running - counts.long())[packed.first_tokens()]
+        return (running - before[packed.text_of()]) * counts + self._padding
+
 
 def drops_units(backbone: nn.Module) -> bool:
     """Return whether dropout is at work, in the backbone or its adapters: the fused layers have none."""
     return any(module.training and module.p > 0 for module in backbone.modules() if isinstance(module, nn.Dropout))
-
-
-def _without_adapter(backbone: Any) -> Any:
-    return backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone
 
 
 def _adapters_are_off(backbone: nn.Module) -> bool:
@@ -125,6 +131,8 @@ def _linear(module: Any) -> Linear:
     if type(module) is not LoraLinear or len(module.active_adapters) != 1:
         raise NotFusableError(f"a linear layer is a {type(module).__name__}, or has not one adapter")
     (name,) = module.active_adapters
+    if name not in module.lora_A:
+        return Linear(module.base_layer, None)
     if module.merged or name in module.lora_variant or module.lora_bias.get(name) or module.fan_in_fan_out:
         raise NotFusableError("the adapter is not plain LoRA")
     adapter = Adapter(module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name])

@@ -74,12 +74,11 @@ class PackedTexts:
     groups: tuple[Group, ...]
 
     @classmethod
-    def of(cls, token_ids: Sequence[Sequence[int]], device: torch.device | None = None) -> PackedTexts:
+    def of(cls, token_ids: Sequence[Sequence[int]]) -> PackedTexts:
         """Pack texts given as token ids.
 
         Args:
             token_ids: of each text, longest first, none empty.
-            device: where the tensors shall be.
 
         Raises:
             ValueError: the texts do not come longest first.
@@ -87,10 +86,10 @@ class PackedTexts:
         lengths = [len(ids) for ids in token_ids]
         if lengths != sorted(lengths, reverse=True):
             raise ValueError("texts are packed longest first")
-        input_ids = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64, device=device)
-        positions = torch.cat([torch.arange(length, device=device) for length in lengths])
-        lengths_there = torch.tensor(lengths, dtype=torch.int64, device=device)
-        return cls(input_ids, positions, lengths_there, tuple(_groups(lengths, device)))
+        input_ids = torch.tensor([token for ids in token_ids for token in ids], dtype=torch.int64)
+        positions = torch.cat([torch.arange(length) for length in lengths])
+        counts = torch.tensor(lengths, dtype=torch.int64)
+        return cls(input_ids, positions, counts, tuple(_groups(lengths)))
 
     def text_of(self) -> Tensor:
         """Return the number of the text of every token, int64 ``[tokens]``."""
@@ -101,24 +100,24 @@ class PackedTexts:
         return self.lengths.cumsum(0) - self.lengths
 
 
-def _groups(lengths: Sequence[int], device: torch.device | None) -> list[Group]:
+def _groups(lengths: Sequence[int]) -> list[Group]:
     groups = []
     token = 0
     for blocks, same in itertools.groupby(lengths, lambda length: -(-length // _MULTIPLE)):
         members = list(same)
         tokens = slice(token, token + sum(members))
-        groups.append(_group(members, tokens, blocks * _MULTIPLE, device))
+        groups.append(_group(members, tokens, blocks * _MULTIPLE))
         token = tokens.stop
     return groups
 
 
-def _group(lengths: Sequence[int], tokens: slice, longest: int, device: torch.device | None) -> Group:
+def _group(lengths: Sequence[int], tokens: slice, longest: int) -> Group:
     if lengths[-1] == longest:
         return Group(tokens, len(lengths), longest)
-    lengths_there = torch.tensor(lengths, device=device)
-    starts = (lengths_there.cumsum(0) - lengths_there).unsqueeze(1)
-    places = torch.arange(longest, device=device).expand(len(lengths), longest)
-    is_token = places < lengths_there.unsqueeze(1)
+    counts = torch.tensor(lengths)
+    starts = (counts.cumsum(0) - counts).unsqueeze(1)
+    places = torch.arange(longest).expand(len(lengths), longest)
+    is_token = places < counts.unsqueeze(1)
     padded = torch.where(is_token, starts + places, starts).flatten()
     filled = is_token.flatten().nonzero().squeeze(1)
     return Group(tokens, len(lengths), longest, padded, filled, ~is_token)

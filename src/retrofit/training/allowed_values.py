@@ -41,7 +41,7 @@ class Number:
             return self.optional
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
             return False
-        return self.least <= value <= self.most and not (self.above and value == self.least)
+        return math.isfinite(value) and self.least <= value <= self.most and not (self.above and value == self.least)
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
@@ -51,7 +51,7 @@ class Number:
 
 
 DATA_NUMBERS = (
-    Number("seed", 0, whole=True),
+    Number("seed", 0, 2**32 - 1, whole=True),
     Number("data_scale.pairs_per_language", 1, whole=True, optional=True),
     Number("data_scale.pairs", 2, whole=True, optional=True),
     Number("task_mix.n_tasks", 1, whole=True, optional=True),

@@ -191,6 +191,8 @@ def _adapter_rules(adapter: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]
     whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers) and numbers != []
     expected = "null, the number of the first layers, of the last ones with a minus, or a list of numbers"
     yield layers is None or whole, "adapter.layers", expected
+    biases = (adapter["config"] or {}).get("bias", "none")
+    yield layers is None or biases != "all", "adapter.config.bias", "none or lora_only with adapter.layers"
     full = adapter["config"] is None
     trains = adapter["train_embeddings"]
     yield (

@@ -20,14 +20,16 @@ class LossLevel:
     """Tells a loss that has left its level for good from one that varies.
 
     Half of all losses of a steady training lie below their median, however much they vary, so ``patience`` of them in
-    a row far above it are no chance: that happens less than once in ``2 ** patience`` steps.
+    a row far above it are no chance: that happens less than once in ``2 ** patience`` steps. A loss that fell to almost
+    nothing and rises when harder negatives come is still below where it began: that is no divergence either.
 
     Attributes:
-        factor: a loss is high above this multiple of the median; None for never.
+        factor: a loss is high above this multiple of the median and above the first median; None for never.
         window: how many losses before this one the median is of; until there are so many, none is high.
         patience: high losses in a row that mean divergence; at most half of the window, or the median follows them.
         losses: those the median is of.
         high: how many of the last losses were high.
+        first: the median of the first full window.
     """
 
     def __init__(self, factor: float | None, window: int, patience: int) -> None:
@@ -35,11 +37,19 @@ class LossLevel:
         self.patience = patience
         self.losses: deque[float] = deque(maxlen=window)
         self.high = 0
+        self.first: float | None = None
 
     def has_left(self, loss: float) -> bool:
         """Take up the loss of a step and return whether it is the last of ``patience`` high ones."""
         median = self.median
-        is_high = self.factor is not None and median is not None and loss > self.factor * median
+        if self.first is None:
+            self.first = median
+        is_high = (
+            self.factor is not None
+            and median is not None
+            and self.first is not None
+            and loss > max(self.factor * median, self.first)
+        )
         self.high = self.high + 1 if is_high else 0
         self.losses.append(loss)
         return self.high >= self.patience
@@ -100,12 +110,13 @@ class StopOnDivergence(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the losses by which the next is judged."""
-        return {"losses": list(self.level.losses), "high": self.level.high}
+        return {"losses": list(self.level.losses), "high": self.level.high, "first": self.level.first}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Judge the next loss as the run that was interrupted would have."""
         self.level.losses.extend(state_dict["losses"])
         self.level.high = state_dict["high"]
+        self.level.first = state_dict["first"]
 
     @property
     def _path(self) -> Path:

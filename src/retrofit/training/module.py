@@ -158,7 +158,7 @@ class RetrievalModule(pl.LightningModule):
         if self.device_mesh is None:
             return
         self.encoder.fused = False  # it would take weights from modules that have not gathered them
-        backbone = plain_backbone(self.encoder)
+        backbone = plain_backbone(self.encoder.backbone)
         layers = [part for part in backbone.modules() if type(part).__name__ in (backbone._no_split_modules or ())]
         shard(self.encoder, layers, self.device_mesh["data_parallel"])
         if any(parameter.requires_grad for parameter in self.loss.parameters()):
