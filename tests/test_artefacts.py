@@ -172,3 +172,8 @@ def test_fingerprints_differ_where_values_do(one: object, other: object) -> None
 def test_what_json_cannot_say_has_no_fingerprint() -> None:
     with pytest.raises(TypeError):
         fingerprint({"path": Path("x")})
+
+
+def test_what_fails_under_a_lock_is_not_taken_for_the_cache(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="of a model"), ArtefactStore(tmp_path).lock(tmp_path / "stage" / "name"):
+        raise PermissionError(errno.EACCES, "of a model")

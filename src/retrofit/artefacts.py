@@ -117,7 +117,7 @@ class ArtefactStore:
         folder = self.path(stage, inputs)
         if is_complete(folder):
             return folder
-        with self.lock(folder):
+        with self._storage_errors(), self.lock(folder):
             if not is_complete(folder):
                 self._build(folder, inputs, build)
         return folder
@@ -129,10 +129,19 @@ class ArtefactStore:
         Raises:
             UserError: the disk is full or the cache folder cannot be written.
         """
-        try:
+        lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
+        with self._storage_errors():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
-                yield
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             where = f"the cache in {self.root} (RETROFIT_CACHE or paths.cache names another folder)"
             raise storage_error(error, where) from error
