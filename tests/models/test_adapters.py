@@ -142,4 +142,4 @@ def test_interpolation_leaves_its_inputs_alone() -> None:
 
 def test_the_plain_backbone_is_the_transformers_module(load_tiny: Load, train_config: Compose) -> None:
     for adapter in ADAPTERS:
-        assert type(plain_backbone(changed(load_tiny, train_config, adapter))).__name__ == "BertModel"
+        assert type(plain_backbone(changed(load_tiny, train_config, adapter).backbone)).__name__ == "BertModel"
