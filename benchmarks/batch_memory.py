@@ -18,14 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
+from bare_steps import BareSteps
 
-from retrofit.artefacts import default_cache
-from retrofit.losses.info_nce import info_nce
-from retrofit.models.adapters import apply_adapter
-from retrofit.models.bi_encoder import BiEncoder
-from retrofit.models.embedded_checkpoint import embedded_checkpoint
-from training import PROMPTS, SETTINGS, TEMPERATURE, adapter_settings, pairs_of
+from training import SETTINGS, pairs_of
 
 SIZES = ("64", "256", "1024", "4096")
 KEPT_TOKENS = {"cached": 16_384, "kept": None}
@@ -42,23 +37,13 @@ def status(field: str) -> float:
 
 def measure(way: str, size: int) -> dict[str, Any]:
     """Train two steps in this process and return what they took."""
-    encoder = BiEncoder.load(embedded_checkpoint(default_cache()), "mean", PROMPTS, 512, "eager", 0.0)  # type: ignore[arg-type]
-    apply_adapter(encoder, adapter_settings())
-    encoder.train()
-    optimizer = torch.optim.AdamW([p for p in encoder.parameters() if p.requires_grad], lr=1e-4, fused=True)
-    pairs = list(itertools.islice(pairs_of("short", None), size))
+    steps = BareSteps(SETTINGS["short"]["max_length"], KEPT_TOKENS[way])
+    pairs = [list(pair) for pair in itertools.islice(pairs_of("short", None), size)]
     tokens = 0
     loaded, started = status("VmRSS"), 0.0
     for _ in range(2):
         started = time.perf_counter()
-        texts = encoder.tokenize([query for query, _ in pairs], "query", SETTINGS["short"]["max_length"])
-        texts += encoder.tokenize([passage for _, passage in pairs], "passage", SETTINGS["short"]["max_length"])
-        tokens = sum(map(len, texts))
-        queries, passages = encoder.embed(texts, 4096, KEPT_TOKENS[way], "bfloat16").chunk(2)
-        relevance = torch.full((size, size), -1, dtype=torch.int8).fill_diagonal_(1)
-        info_nce(queries @ passages.T / TEMPERATURE, relevance).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        tokens = steps.take(pairs)
     seconds = time.perf_counter() - started
     peak = status("VmHWM")
     return {

@@ -16,26 +16,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import torch
+from bare_steps import BareSteps
 from torch.profiler import ProfilerActivity, profile
 
-from retrofit.artefacts import default_cache
-from retrofit.losses.info_nce import info_nce
-from retrofit.models.adapters import apply_adapter
-from retrofit.models.bi_encoder import BiEncoder
-from retrofit.models.embedded_checkpoint import embedded_checkpoint
-from training import (
-    PROMPTS,
-    SETTINGS,
-    TEMPERATURE,
-    Batches,
-    adapter_settings,
-    name_of,
-    operations,
-    pairs_of,
-    peak,
-    write,
-)
+from training import SETTINGS, Batches, name_of, operations, pairs_of, peak, write
 
 OUTPUT = Path(__file__).with_suffix(".csv")
 STEPS, UNTIMED = 6, 2
@@ -76,29 +60,16 @@ def main(options: argparse.Namespace) -> None:
 
 def profiled(batches: Batches, max_length: int, *, fused: bool) -> tuple[float, dict[str, float]]:
     """Return the seconds of a step without the profiler, and those of its kinds of operations under it."""
-    encoder = BiEncoder.load(embedded_checkpoint(default_cache()), "mean", PROMPTS, 512, "eager", 0.0)  # type: ignore[arg-type]
-    apply_adapter(encoder, adapter_settings())
-    encoder.train()
-    encoder.fused = fused
-    optimizer = torch.optim.AdamW([p for p in encoder.parameters() if p.requires_grad], lr=1e-4, fused=True)
-
-    def step(batch: list[list[str]]) -> None:
-        texts = encoder.tokenize([query for query, _ in batch], "query", max_length)
-        texts += encoder.tokenize([passage for _, passage in batch], "passage", max_length)
-        queries, passages = encoder.embed(texts, 4096 if max_length <= 64 else 2048, None, "bfloat16").chunk(2)
-        relevance = torch.eye(len(batch), dtype=torch.int8) * 2 - 1
-        info_nce(queries @ passages.T / TEMPERATURE, relevance).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
+    steps = BareSteps(max_length, kept_tokens=None)
+    steps.encoder.fused = fused
     times = []
     for batch in batches:
         started = time.perf_counter()
-        step(batch)
+        steps.take(batch)
         times.append(time.perf_counter() - started)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for batch in batches[UNTIMED:]:
-            step(batch)
+            steps.take(batch)
     kind_of = {name: kind for kind, names in KINDS.items() for name in names}
     spent: dict[str, float] = defaultdict(float)
     for event in profiler.key_averages():

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from retrofit.errors import UserError
+from retrofit.errors import UserError, one_line
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -153,7 +153,7 @@ class RayEngine:
         try:
             ray.init(address=self.address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = _one_line(error)
+            reason = one_line(error)
             raise UserError(f"engine.address={self.address}: no Ray cluster is reached there: {reason}") from error
 
 
@@ -185,11 +185,7 @@ def _result(ray: Any, reference: Any) -> Any:
         raise error.cause from error
     except ray.exceptions.RayActorError as error:
         reason = "processes were lost again and again over an item of work (out of memory?)"
-        raise UserError(f"engine=ray: {reason}: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise UserError(f"engine=ray: {reason}: {one_line(error)}") from error
 
 
 def _ray() -> Any:

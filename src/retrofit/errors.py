@@ -7,3 +7,8 @@ class UserError(Exception):
     The message is one line: what is wrong (file, row, field where there is one), what was expected, and which
     configuration key or command mends it. Commands print it without a traceback and exit with status 2.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says as one line; empty where it says nothing."""
+    return " ".join(str(error).split())

@@ -17,7 +17,7 @@ import filelock
 import numpy as np
 
 from retrofit.artefacts import MANIFEST, ArtefactStore, is_complete, write_json
-from retrofit.errors import UserError
+from retrofit.errors import UserError, one_line
 from retrofit.evaluation.corpus_search import check_model_folder
 from retrofit.evaluation.corpus_texts import IDS, CheckedCorpus, Corpus, new_array
 from retrofit.models.bi_encoder import Kind
@@ -177,7 +177,7 @@ def _loaded(encoding: Encoding) -> Encoder:
         return encoding.model.load(encoding.settings.precision)
     except Exception as error:  # a damaged folder fails in as many ways as there are files in it
         log.debug("loading failed", exc_info=True)
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)[:200] or type(error).__name__
         raise UserError(
             f"{encoding.model.folder}: not a model that can be loaded ({reason}); model_folder or model names another"
         ) from error

@@ -17,7 +17,7 @@ import numpy as np
 
 from retrofit.artefacts import ArtefactStore
 from retrofit.data.sources.rows import is_encodable
-from retrofit.errors import UserError
+from retrofit.errors import UserError, one_line
 from retrofit.models.checkpoints import files_fingerprint, weights_fingerprint
 from retrofit.models.prompts import passage_prompt
 
@@ -148,7 +148,7 @@ def load_model(folder: Path) -> Any:
         )
     except Exception as error:  # a damaged folder fails in as many ways as there are files in it
         log.debug("loading failed", exc_info=True)
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)[:200] or type(error).__name__
         raise UserError(
             f"model_folder={folder}: not a sentence-transformers model that can be loaded ({reason})"
         ) from error

@@ -21,7 +21,7 @@ import torch
 
 from retrofit.artefacts import file_digest
 from retrofit.engine import Engine
-from retrofit.errors import UserError
+from retrofit.errors import UserError, one_line
 from retrofit.models.bi_encoder import Precision
 from retrofit.models.checkpoints import WEIGHTS_AND_TOKENIZER, files_fingerprint, hub_folder, weights_fingerprint
 from retrofit.models.precision import resolve_precision
@@ -268,7 +268,7 @@ def _load(folder: Path, gguf_file: str | None, precision: Precision) -> tuple[An
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options, **weights)
     except (OSError, ValueError, KeyError) as error:  # what transformers raises for a folder it can make nothing of
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise UserError(f"{KEY}.model: {folder} is no causal language model transformers can load: {reason}") from error
     return tokenizer, model.eval()
 

@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities import rank_zero_only
 
-from retrofit.errors import UserError
+from retrofit.errors import UserError, one_line
 from retrofit.training.checkpoint_files import CheckpointFiles
 from retrofit.training.datamodule import RetrievalDataModule
 from retrofit.training.module import RetrievalModule
@@ -65,7 +65,7 @@ def _started_processes() -> int | None:
             if environment.detect():
                 return int(environment().world_size())
     except RuntimeError as error:  # SLURM was asked for tasks in a way Lightning cannot follow
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(one_line(error)) from error
     return None
 
 

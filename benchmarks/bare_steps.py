@@ -1,0 +1,44 @@
+"""Training steps of the embedded model without Lightning, for benchmarks that look at the step alone."""
+
+from __future__ import annotations
+
+import torch
+
+from retrofit.artefacts import default_cache
+from retrofit.losses.info_nce import info_nce
+from retrofit.models.adapters import apply_adapter
+from retrofit.models.bi_encoder import BiEncoder
+from retrofit.models.embedded_checkpoint import embedded_checkpoint
+from training import PROMPTS, TEMPERATURE, adapter_settings
+
+
+class BareSteps:
+    """The model with LoRA, and its optimiser.
+
+    Attributes:
+        encoder: the model.
+        max_length: tokens after which a text is cut.
+        kept_tokens: tokens whose activations are kept; None keeps all.
+    """
+
+    def __init__(self, max_length: int, kept_tokens: int | None) -> None:
+        folder = embedded_checkpoint(default_cache())
+        self.encoder = BiEncoder.load(folder, "mean", PROMPTS, 512, "eager", 0.0)  # type: ignore[arg-type]
+        apply_adapter(self.encoder, adapter_settings())
+        self.encoder.train()
+        self.max_length = max_length
+        self.kept_tokens = kept_tokens
+        learnt = [parameter for parameter in self.encoder.parameters() if parameter.requires_grad]
+        self._optimizer = torch.optim.AdamW(learnt, lr=1e-4, fused=True)
+
+    def take(self, pairs: list[list[str]]) -> int:
+        """Train on pairs of a query and a passage, and return their tokens."""
+        texts = self.encoder.tokenize([query for query, _ in pairs], "query", self.max_length)
+        texts += self.encoder.tokenize([passage for _, passage in pairs], "passage", self.max_length)
+        chunk_tokens = 4096 if self.max_length <= 64 else 2048
+        queries, passages = self.encoder.embed(texts, chunk_tokens, self.kept_tokens, "bfloat16").chunk(2)
+        relevance = torch.full((len(pairs), len(pairs)), -1, dtype=torch.int8).fill_diagonal_(1)
+        info_nce(queries @ passages.T / TEMPERATURE, relevance).backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return sum(map(len, texts))
