@@ -68,7 +68,7 @@ def measure(processes: int, steps: int, result: Path) -> None:
     from retrofit.training.distributed import leave
     from retrofit.training.lightning_trainer import fit, lightning_trainer
     from retrofit.training.module import RetrievalModule
-    from retrofit.training.retrofit import planned_batches
+    from retrofit.training.retrofit import objective_of, planned_batches
 
     quiet_libraries()
     register_resolvers()
@@ -84,7 +84,7 @@ def measure(processes: int, steps: int, result: Path) -> None:
     batches = planned_batches(config, TrainingData.prepare(config, evaluation_sources(config)), encoder)
     module = RetrievalModule(
         encoder.train(),
-        instantiate(config["loss"]),
+        objective_of(config["loss"], encoder, None),
         instantiate(config["optimizer"]["optimizer"]),
         anchor_weight=config["anchor"]["weight"],
         total_steps=len(batches),
