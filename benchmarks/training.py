@@ -3,11 +3,11 @@
     python benchmarks/training.py TEXTS [--steps 12] [--repeats 3] [--ways WAY …]
     python benchmarks/training.py TEXTS --curves [--steps 30]
 
-TEXTS is ``short`` (the embedded corpus, all languages mixed, 64 pairs a step, texts up to 64 tokens) or ``long``: the
-``definition`` pairs of the embedded corpus, or with ``--folder`` those of a BEIR folder (32 pairs, 256 tokens). Every
-way trains the embedded model with the same LoRA (rank 16, the same first weights), the same batches in the same order,
-AdamW and in-batch InfoNCE at temperature .02, in a process of its own; the ways take turns. The first two steps are not
-timed.
+TEXTS is ``short`` (the embedded corpus, all languages mixed, 64 pairs a step, texts up to 64 tokens) or ``long`` (32
+pairs, 256 tokens): the ``definition`` pairs of the embedded corpus, or with ``--pairs`` those of a JSON Lines file with
+query and positive. Every way trains the embedded model with the same LoRA (rank 16, the same first weights), the same
+batches in the same order, AdamW and in-batch InfoNCE at temperature .02, in a process of its own; the ways take turns.
+The first two steps are not timed.
 
 ``sentence_transformers`` is its trainer as it comes; ``_bf16``: with ``bf16=True``; ``_bf16_weights``: the model
 loaded in bfloat16; ``_eager``: with plain attention as well. ``retrofit`` is what ``retrofit train`` runs. The work of
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
+import gzip
 import json
 import logging
 import statistics
@@ -45,13 +46,11 @@ SETTINGS = {"short": {"pairs": 64, "max_length": 64}, "long": {"pairs": 32, "max
 OUTPUT, CURVES = Path(__file__).with_suffix(".csv"), Path(__file__).with_name("training_curves.csv")
 
 
-def pairs_of(texts: str, folder: Path | None) -> Iterator[tuple[str, str]]:
+def pairs_of(texts: str, file: Path | None) -> Iterator[tuple[str, str]]:
     """Yield queries and passages in an order that mixes languages, none of either twice."""
-    if folder is not None:
-        passages = {row["_id"]: row["text"] for row in read_lines(folder / "corpus.jsonl")}
-        queries = {row["_id"]: row["text"] for row in read_lines(folder / "queries.jsonl")}
-        with next(iter(sorted((folder / "qrels").glob("*.tsv")))).open(encoding="utf-8") as file:
-            found = [(queries[row[0]], passages[row[1]]) for row in list(csv.reader(file, delimiter="\t"))[1:]]
+    if file is not None:
+        with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
+            found = [(row["query"], row["positive"]) for row in map(json.loads, lines)]
     else:
         table = PairSource.open(build_embedded_corpus(default_cache())).pairs.select(["query", "positives", "task"])
         is_long = texts == "long"
@@ -66,11 +65,6 @@ def pairs_of(texts: str, folder: Path | None) -> Iterator[tuple[str, str]]:
         if query not in seen and passage not in seen:
             seen |= {query, passage}
             yield query, passage
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
 
 
 def adapter_settings() -> Any:
@@ -89,6 +83,10 @@ def start_alike(model: torch.nn.Module) -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.01)
 
 
+Batches = list[list[list[str]]]
+"""Steps of pairs of a query and a passage."""
+
+
 class Clock:
     """Notes when each step ended and its loss."""
 
@@ -102,7 +100,7 @@ class Clock:
         self.losses.append(loss)
 
 
-def with_retrofit(batches: list[list[list[str]]], max_length: int, clock: Clock, precision: str = "auto") -> None:
+def with_retrofit(batches: Batches, max_length: int, clock: Clock, precision: str = "auto") -> None:
     import pytorch_lightning as pl
 
     from retrofit.data.batching import TokenBatch, text_batch
@@ -116,7 +114,7 @@ def with_retrofit(batches: list[list[list[str]]], max_length: int, clock: Clock,
     apply_adapter(encoder, adapter_settings())
     start_alike(encoder)
 
-    class Batches(torch.utils.data.Dataset[TokenBatch]):
+    class Steps(torch.utils.data.Dataset[TokenBatch]):
         def __len__(self) -> int:
             return len(batches)
 
@@ -156,11 +154,11 @@ def with_retrofit(batches: list[list[list[str]]], max_length: int, clock: Clock,
         accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, gradient_clip_val=1.0, callbacks=[Note()],
     )  # fmt: skip
-    trainer.fit(module, torch.utils.data.DataLoader(Batches(), batch_size=None))
+    trainer.fit(module, torch.utils.data.DataLoader(Steps(), batch_size=None))
 
 
 def with_sentence_transformers(
-    batches: list[list[list[str]]], max_length: int, clock: Clock, bf16: bool = False, **model: Any
+    batches: Batches, max_length: int, clock: Clock, bf16: bool = False, **model: Any
 ) -> None:
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
@@ -209,7 +207,7 @@ def with_sentence_transformers(
     trainer.train()
 
 
-WAYS: dict[str, Callable[[list[list[list[str]]], int, Clock], None]] = {
+WAYS: dict[str, Callable[[Batches, int, Clock], None]] = {
     "sentence_transformers": with_sentence_transformers,
     "sentence_transformers_bf16": functools.partial(with_sentence_transformers, bf16=True),
     "sentence_transformers_bf16_weights": functools.partial(with_sentence_transformers, dtype=torch.bfloat16),
@@ -257,7 +255,7 @@ def peak() -> dict[str, float]:
     return found
 
 
-def operations(batches: list[list[list[str]]], max_length: int) -> float:
+def operations(batches: Batches, max_length: int) -> float:
     """Return the operations that one forward pass over all texts of the timed steps takes, padding left out.
 
     Two for each weight of a layer and token (the word embeddings are looked up, not multiplied with), and of attention
@@ -282,7 +280,7 @@ def operations(batches: list[list[list[str]]], max_length: int) -> float:
 
 def main(options: argparse.Namespace) -> None:
     settings = SETTINGS[options.texts]
-    pairs = pairs_of(options.texts, options.folder)
+    pairs = pairs_of(options.texts, options.pairs)
     flat = [list(next(pairs)) for _ in range(options.steps * settings["pairs"])]
     batches = [flat[start : start + settings["pairs"]] for start in range(0, len(flat), settings["pairs"])]
     with tempfile.TemporaryDirectory() as temporary:
@@ -328,7 +326,7 @@ def main(options: argparse.Namespace) -> None:
 
 def name_of(options: argparse.Namespace) -> str:
     """Return the name of the texts in a table."""
-    return f"{options.texts}, {options.folder.name}" if options.folder else str(options.texts)
+    return f"{options.texts}, {options.pairs.absolute().parent.name}" if options.pairs else str(options.texts)
 
 
 def write(path: Path, rows: list[dict[str, Any]], key: str, value: str) -> None:
@@ -349,7 +347,7 @@ if __name__ == "__main__":
     else:
         parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("texts", choices=list(SETTINGS))
-        parser.add_argument("--folder", type=Path)
+        parser.add_argument("--pairs", type=Path)
         parser.add_argument("--steps", type=int, default=12)
         parser.add_argument("--repeats", type=int, default=3)
         parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))

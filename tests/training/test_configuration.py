@@ -124,6 +124,8 @@ def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override
         ("adapter.layers", ["adapter.layers=[0.5]"]),
         ("adapter.train_embeddings", ["adapter.train_embeddings=true"]),
         ("adapter.train_embeddings", ["adapter=full", "adapter.train_embeddings=1.5"]),
+        ("trainer.loader_workers", ["trainer.loader_workers=-1"]),
+        ("trainer.loader_workers", ["negatives=refreshed", "trainer.loader_workers=1"]),
         ("trainer.devices", ["trainer.devices=0"]),
         ("trainer.devices", ["trainer.devices=auto"]),
         ("trainer.num_nodes", ["trainer.num_nodes=0"]),

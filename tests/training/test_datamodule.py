@@ -30,12 +30,12 @@ def letters(texts: Sequence[str], kind: str) -> list[list[int]]:
     return [[ord(kind[0]), *map(ord, text)] for text in texts]
 
 
-def loader(homogeneous: Homogeneous, rank: int, world_size: int, done: int) -> Iterator[TokenBatch]:
+def loader(homogeneous: Homogeneous, rank: int, world_size: int, done: int, workers: int = 0) -> Iterator[TokenBatch]:
     """The batches left after some steps, as one of several processes gets them: 40 pairs, three passes."""
     rows = np.arange(len(TABLE))
     plan = SamplingPlan(strata(TABLE, rows), 3, STEPS, Mixture(homogeneous=homogeneous), 0)
     module = RetrievalDataModule(
-        PlannedBatches(TABLE, plan, letters, BatchContents(random_negatives=1, anchors=2), rows)
+        PlannedBatches(TABLE, plan, letters, BatchContents(random_negatives=1, anchors=2), rows), workers
     )
     module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)  # type: ignore[assignment]
     module.load_state_dict({"done": done})
@@ -59,3 +59,9 @@ def test_a_resumed_run_gets_the_batches_of_a_continued_one(homogeneous: Homogene
             resumed = list(loader(homogeneous, rank, world_size, done))
             assert len(resumed) == STEPS - done
             assert all(map(same, resumed, continued[done:]))
+
+
+def test_batches_drawn_ahead_by_other_processes_are_the_same() -> None:
+    alone, ahead = (list(loader("task", 1, 2, 27, workers)) for workers in (0, 2))
+    assert len(alone) == len(ahead) == STEPS - 27
+    assert all(map(same, alone, ahead))

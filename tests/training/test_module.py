@@ -125,7 +125,7 @@ def test_a_step_has_the_loss_and_gradient_of_one_plain_forward(
 
 
 @pytest.mark.parametrize("kept_tokens", [0, 400])
-def test_computing_activations_again_drops_the_same_units(
+def test_a_step_that_computes_activations_again_has_the_gradients_of_one_that_keeps_them(
     load_tiny: Load,
     train_config: Compose,
     batches: PlannedBatches,
@@ -136,14 +136,16 @@ def test_computing_activations_again_drops_the_same_units(
     found = []
     for kept in (None, kept_tokens):
         encoder = adapted(load_tiny, train_config, "lora", dropout=0.3).train()
-        module = module_of(encoder, chunk_tokens=150, loss=InfoNCE(0.5, 0.3), kept_tokens=kept)
+        loss = InfoNCE(0.5, 0.3, learn_temperature=True)
+        module = module_of(encoder, chunk_tokens=150, loss=loss, kept_tokens=kept)
         module.on_train_batch_start(batches[0], 4)
-        loss = module.training_step(batches[0], 4)
+        outcome = module.training_step(batches[0], 4)
         torch.rand(7)  # whatever is drawn between the two passes does not matter
-        loss.backward()
-        found.append({"loss": loss.detach(), **gradients(encoder)})
+        outcome.backward()
+        found.append({"loss": outcome.detach(), **gradients(module)})
     kept_all, computed_again = found
     assert kept_all.keys() == computed_again.keys()
+    assert "loss.temperature.log_inverse" in kept_all
     for name, tensor in kept_all.items():
         torch.testing.assert_close(computed_again[name], tensor, atol=1e-6, rtol=0, msg=name)
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from retrofit.artefacts import ArtefactStore
+from retrofit.data.sources.rows import is_encodable
 from retrofit.errors import UserError
 from retrofit.models.checkpoints import files_fingerprint, weights_fingerprint
 from retrofit.models.prompts import passage_prompt
@@ -219,12 +220,12 @@ def _from_json(line: str, where: str, number: str, text_field: str, id_field: st
     for field, part in zip(("title", text_field)[-len(parts) :], parts, strict=True):
         if not isinstance(part, str) and not (part is None and field != text_field):
             raise UserError(f"{where}, field {field!r}: expected text, found {_kind(part)}")
-        if part and not _is_encodable(part):
+        if part and not is_encodable(part):
             raise UserError(f"{where}, field {field!r}: half a surrogate pair, which no UTF-8 text holds")
     passage_id = row.get(id_field, number)
     if isinstance(passage_id, bool) or not isinstance(passage_id, str | int):
         raise UserError(f"{where}, field {id_field!r}: expected text or a whole number, found {_kind(passage_id)}")
-    if isinstance(passage_id, str) and not _is_encodable(passage_id):
+    if isinstance(passage_id, str) and not is_encodable(passage_id):
         raise UserError(f"{where}, field {id_field!r}: half a surrogate pair, which no UTF-8 text holds")
     return CorpusPassage(str(passage_id), " ".join(part.strip() for part in parts if part and part.strip()))
 
@@ -232,14 +233,6 @@ def _from_json(line: str, where: str, number: str, text_field: str, id_field: st
 def _kind(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
     return names.get(type(value), "a number")
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _encode_passages(model: Any, passages: Sequence[CorpusPassage], prompt: str, batch_size: int) -> np.ndarray:

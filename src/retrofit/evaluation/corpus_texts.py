@@ -16,7 +16,7 @@ from retrofit.data.records import content_id
 from retrofit.data.sources.columns import Column, identifier, texts_at, value_at
 from retrofit.data.sources.files import BEIR, DataFile, find_files, find_format, fingerprints
 from retrofit.data.sources.refusals import EXPECTED, Reason, RefusedRowError, Row, described
-from retrofit.data.sources.rows import read_rows
+from retrofit.data.sources.rows import is_encodable, read_rows
 from retrofit.errors import UserError
 from retrofit.models.bi_encoder import Kind
 
@@ -90,6 +90,8 @@ class Corpus:
         if form == TEXT or (form == "auto" and all(file.suffix == f".{TEXT}" for file in files)):
             return cls(path, files, TEXT, ["text"], None)
         form, files = find_format(files, form, path, "input", "format")
+        if form == BEIR and files[0].shown == path:  # a corpus.jsonl that is named itself is a file like any other
+            form = "jsonl"
         if form == BEIR:
             table = "queries" if kind == "query" else "corpus"
             files = [file for file in files if PurePosixPath(file.path).name.startswith(f"{table}.jsonl")]
@@ -133,7 +135,7 @@ class Corpus:
             raise RefusedRowError(Reason.NOT_A_TEXT, field, text)
         if not text or text.isspace():
             raise RefusedRowError(Reason.BLANK if text else Reason.EMPTY, field)
-        if not _is_encodable(text):
+        if not is_encodable(text):
             raise RefusedRowError(Reason.SURROGATE, field)
         return CorpusText(self._identifier(row), text, row)
 
@@ -141,7 +143,7 @@ class Corpus:
         if self.id_field is None:
             return str(row.number) if len(self.files) == 1 else f"{PurePosixPath(row.file).name}:{row.number}"
         name = identifier(value_at(row.values, self.id_field, self.id_field), self.id_field)
-        if "\n" in name or "\r" in name or not _is_encodable(name):
+        if "\n" in name or "\r" in name or not is_encodable(name):
             raise RefusedRowError(Reason.NOT_AN_IDENTIFIER, self.id_field, name)
         return name
 
@@ -280,11 +282,3 @@ def _duplicate(corpus: Corpus, first: int, second: int) -> UserError:
     where = f"{found[0].identifier}, as in row {found[0].row.number} of {file}"
     error = RefusedRowError(Reason.DUPLICATE_IDENTIFIER, corpus.id_field or "", where)
     return UserError(described(found[1].row, error, _EXPECTED))
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

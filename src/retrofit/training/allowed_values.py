@@ -83,6 +83,7 @@ NUMBERS = (
     Number("negatives.random", 0, whole=True),
     Number("trainer.devices", 1, whole=True),
     Number("trainer.num_nodes", 1, whole=True),
+    Number("trainer.loader_workers", 0, whole=True),
     Number("trainer.checkpoint_every", 1, whole=True),
     Number("trainer.keep_checkpoints", 1, whole=True),
     Number("trainer.divergence.factor", 1, above=True, optional=True),

@@ -222,6 +222,11 @@ def _process_rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]
         "ddp where negatives are mined anew (negatives.mined.refresh_every_steps, refresh_every_epochs): "
         "one process alone cannot encode with sharded weights",
     )
+    yield (
+        not refreshed or trainer["loader_workers"] == 0,
+        "trainer.loader_workers",
+        "0 where negatives are mined anew: what is drawn ahead would not have them",
+    )
 
 
 def _loss_rules(loss: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:

@@ -30,11 +30,17 @@ class StepSampler(Sampler[int]):
 
 
 class RetrievalDataModule(pl.LightningDataModule):
-    """Feeds planned batches, and keeps in the checkpoint how many of them were used."""
+    """Feeds planned batches, and keeps in the checkpoint how many of them were used.
 
-    def __init__(self, batches: PlannedBatches) -> None:
+    Attributes:
+        batches: of the run.
+        workers: processes that draw and tokenise batches ahead; 0 leaves it to the process that trains.
+    """
+
+    def __init__(self, batches: PlannedBatches, workers: int = 0) -> None:
         super().__init__()
         self.batches = batches
+        self.workers = workers
         self.sampler = StepSampler(len(batches))
 
     def train_dataloader(self) -> DataLoader[TokenBatch]:
@@ -43,7 +49,9 @@ class RetrievalDataModule(pl.LightningDataModule):
         batches = self.batches
         if self.trainer is not None:
             batches = batches.of_process(self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(batches, batch_size=None, sampler=self.sampler, generator=torch.Generator())
+        return DataLoader(
+            batches, batch_size=None, sampler=self.sampler, generator=torch.Generator(), num_workers=self.workers
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many steps are done."""

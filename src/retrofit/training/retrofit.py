@@ -259,7 +259,7 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
     last = newest_whole_checkpoint(run.checkpoints)
     if last is not None:
         log.info("resuming from %s", last.name)
-    fit(trainer, module, RetrievalDataModule(batches), last)
+    fit(trainer, module, RetrievalDataModule(batches, trainer_config["loader_workers"]), last)
     if module.device_mesh is not None:
         weights = trained_weights(encoder)
         encoder = _adapted(job)

@@ -173,3 +173,12 @@ def read_aligned(queries: DataFile, passages: DataFile) -> Iterator[Row]:
             yield Row(damaged.shown, number, problem=RefusedRowError(Reason.INVALID_UTF8))
         else:
             yield Row(queries.shown, number, {"query": query, "positive": positive})
+
+
+def is_encodable(text: str) -> bool:
+    """Return whether UTF-8 can hold a text: JSON may name half of a surrogate pair, which it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
