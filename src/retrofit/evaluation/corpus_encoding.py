@@ -47,10 +47,10 @@ class Encoding:
         model: what encodes.
         kind: which prompt the texts get.
         settings: precision and texts at once.
-        int8: whether the matrix products are int8, and all else of the precision of the settings.
         dimensions: the first so many components are kept; None keeps all.
         dtype: of what is stored.
         block_texts: texts that are encoded between two states from which a killed process can go on.
+        int8: whether the matrix products are int8, and all else of the precision of the settings.
     """
 
     model: SearchModel
