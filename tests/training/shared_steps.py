@@ -55,6 +55,7 @@ class Case:
         learnt_temperature: whether the loss has a weight of its own.
         queue: whether passages of earlier steps are negatives.
         chunk_tokens: tokens that go through the backbone at once.
+        kept_tokens: tokens whose activations are kept.
         resumed: whether it stops after three steps and goes on from the checkpoint of the second.
     """
 
@@ -67,6 +68,7 @@ class Case:
     learnt_temperature: bool = False
     queue: bool = False
     chunk_tokens: int = 64
+    kept_tokens: int | None = None
     resumed: bool = False
 
 
@@ -160,6 +162,7 @@ def module_of(checkpoint: Path, case: Case) -> RetrievalModule:
         total_steps=STEPS,
         warmup_fraction=0.2,
         chunk_tokens=case.chunk_tokens,
+        kept_tokens=case.kept_tokens,
         kept_tokens=None,
         precision="float32",
         seed=0,

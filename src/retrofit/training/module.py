@@ -69,23 +69,32 @@ class RetrievalModule(pl.LightningModule):
         self.strict_loading = False  # a checkpoint holds what was trained; the rest comes from the base
         self._optimizer_factory = optimizer
 
-    def embed(self, token_ids: list[list[int]]) -> Tensor:
-        """Return unit-length embeddings ``[texts, dimension]`` of texts given as token ids, in their order."""
-        return self.encoder.embed(token_ids, self.chunk_tokens, self.kept_tokens, self.precision)
+    def embed(self, token_ids: list[list[int]], kept_tokens: int | None = None) -> Tensor:
+        """Return unit-length embeddings ``[texts, dimension]`` of texts given as token ids, in their order.
+
+        Args:
+            token_ids: at least one text.
+            kept_tokens: tokens whose activations are kept; None keeps all.
+        """
+        return self.encoder.embed(token_ids, self.chunk_tokens, kept_tokens, self.precision)
 
     def embed_share(self, token_ids: list[list[int]]) -> Tensor:
         """Return the embeddings of this process's share of some texts, float ``[texts, dimension]``; may be of none.
 
-        No process goes without a pass through the backbone, for DDP waits for its gradients; and where weights are
-        sharded all make equally many passes, for each gathers the weights of all. An empty text stands in, whose
-        embedding counts zero times.
+        No process goes without a pass through the backbone, for DDP waits for its gradients. Where weights are sharded
+        all make equally many passes, and compute all of them again or none, for each pass gathers the weights of all.
+        An empty text stands in, whose embedding counts zero times.
         """
         passes = len(list(chunks_by_length([len(ids) for ids in token_ids], self.chunk_tokens)))
-        needed = max(1, passes) if self.device_mesh is None else largest(max(1, passes), self.device)
+        needed, kept = max(1, passes), self.kept_tokens
+        if self.device_mesh is not None:
+            needed = largest(needed, self.device)
+            if kept is not None:
+                kept = 0 if largest(sum(map(len, token_ids)), self.device) > kept else None
         nothing = torch.zeros(0, self.encoder.dimension, device=self.device)
-        embeddings = self.embed(token_ids) if token_ids else nothing
+        embeddings = self.embed(token_ids, kept) if token_ids else nothing
         for _ in range(needed - passes):
-            embeddings = embeddings + 0 * self.embed(self.encoder.tokenize([""], "passage"))
+            embeddings = embeddings + 0 * self.embed(self.encoder.tokenize([""], "passage"), kept)
         return embeddings
 
     def training_step(self, batch: TokenBatch, _batch_index: int) -> Tensor:
