@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from retrofit.models.checkpoints import tiny_checkpoint
 from retrofit.models.export import export_sentence_transformer
 
 PROMPTS: dict[Any, str] = {"query": "query: ", "passage": "passage: "}
+QUANTIZERS = ("nncf", "openvino")
 WORDS = ["tea", "Kaffee", "お茶", "קפה", "a longer word", "."]
 
 
@@ -138,10 +140,14 @@ def test_a_trained_model_is_used_as_its_run_says_and_any_other_as_it_is(
     encoder.prompts = PROMPTS
 
 
-def test_killed_at_any_time_it_goes_on_and_gives_the_same_bytes(cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_killed_at_any_time_it_goes_on_and_gives_the_same_bytes(cache: Path, tmp_path: Path, precision: str) -> None:
+    if precision == "int8":
+        for package in QUANTIZERS:
+            pytest.importorskip(package)
     texts = phrases(600)
     write_jsonl(tmp_path / "corpus.jsonl", [{"_id": n, "text": text} for n, text in enumerate(texts)])
-    arguments = ("input=corpus.jsonl", "block_texts=4")
+    arguments = ("input=corpus.jsonl", "block_texts=4", f"precision={precision}")
     whole = encode(cache, tmp_path, *arguments, "output=whole")
     assert whole.returncode == 0, whole.stderr
 
@@ -163,6 +169,36 @@ def test_killed_at_any_time_it_goes_on_and_gives_the_same_bytes(cache: Path, tmp
     assert last.returncode == 0, last.stderr
     assert "going on after" in last.stderr
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.skipif(all(map(importlib.util.find_spec, QUANTIZERS)), reason="int8 can be had")
+def test_int8_without_its_packages_names_the_extra_and_writes_nothing(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("tea", encoding="utf-8")
+    refused = encode(cache, tmp_path, "input=corpus.txt", "output=out", "precision=int8")
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "retrofit encode: precision=int8 needs OpenVINO and NNCF: pip install 'retrofit[openvino]'\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
+
+
+def test_int8_is_near_float32_and_said_in_the_manifest(cache: Path, encoder: BiEncoder, tmp_path: Path) -> None:
+    for package in QUANTIZERS:
+        pytest.importorskip(package)
+    texts = phrases(60)
+    (tmp_path / "corpus.txt").write_text("\n".join(texts), encoding="utf-8")
+    arguments = ("input=corpus.txt", "output=out")
+    done = encode(cache, tmp_path, *arguments, "precision=int8")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    cosine = (np.load(tmp_path / "out" / "vectors.npy") * encoder.encode(texts, "passage")).sum(axis=1)
+    assert 0.98 < cosine.min() < 0.999999
+    made_of = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["inputs"]
+    assert made_of["precision"] == "int8"
+    assert made_of["int8"].keys() == {"all_else", "calibration_texts", *QUANTIZERS}
+    other = encode(cache, tmp_path, *arguments)
+    assert other.returncode == 2
+    assert "another precision" in other.stderr
 
 
 def test_a_damaged_part_is_made_again(cache: Path, tmp_path: Path) -> None:
