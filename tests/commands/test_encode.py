@@ -46,16 +46,16 @@ def encoder(cache: Path) -> BiEncoder:
     return BiEncoder.load(tiny_checkpoint(cache), "mean", PROMPTS, 128)
 
 
-def start(cache: Path, work: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(cache: Path, work: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "retrofit", "encode", "model=tiny", "precision=float32", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", cwd=work,
-        env={**os.environ, "RETROFIT_CACHE": str(cache)},
+        env={**os.environ, "RETROFIT_CACHE": str(cache), **environment},
     )  # fmt: skip
 
 
-def encode(cache: Path, work: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    process = start(cache, work, *arguments)
+def encode(cache: Path, work: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    process = start(cache, work, *arguments, **environment)
     output, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
@@ -199,6 +199,17 @@ def test_int8_is_near_float32_and_said_in_the_manifest(cache: Path, encoder: BiE
     other = encode(cache, tmp_path, *arguments)
     assert other.returncode == 2
     assert "another precision" in other.stderr
+
+
+def test_int8_leaves_no_identifier_to_send_with(cache: Path, tmp_path: Path) -> None:
+    for package in QUANTIZERS:
+        pytest.importorskip(package)
+    (tmp_path / "corpus.txt").write_text("a text that no other test has quantised on", encoding="utf-8")
+    (tmp_path / "home").mkdir()
+    environment = {"HOME": str(tmp_path / "home"), "CI": "", "TF_BUILD": "", "XDG_CACHE_HOME": str(tmp_path)}
+    done = encode(cache, tmp_path, "input=corpus.txt", "output=out", "precision=int8", **environment)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "home" / "intel").exists()
 
 
 def test_a_damaged_part_is_made_again(cache: Path, tmp_path: Path) -> None:

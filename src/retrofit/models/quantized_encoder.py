@@ -10,6 +10,7 @@ import contextlib
 import importlib.metadata
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,15 @@ def package_versions() -> dict[str, str]:
         raise UserError("precision=int8 needs OpenVINO and NNCF: pip install 'retrofit[openvino]'") from error
 
 
+def _block_telemetry() -> None:
+    """Make OpenVINO and NNCF send nothing about their use; to be called before they are imported.
+
+    Where no file in the home folder forbids it, they write an identifier beside it and send what they are called with.
+    Without the package that sends, both go without.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as the documentation of import says it
+
+
 class QuantizedEncoder:
     """A bi-encoder as a quantised graph, with its tokenizer, prompts and length limit.
 
@@ -67,6 +77,7 @@ class QuantizedEncoder:
     """
 
     def __init__(self, graph: Path, tokenizer: Any, prompts: dict[Kind, str], max_length: int) -> None:
+        _block_telemetry()
         import openvino
 
         self._core = openvino.Core()
@@ -158,6 +169,7 @@ def _arrays(token_ids: Sequence[Sequence[int]], tokenizer: Any) -> tuple[np.ndar
 
 def _quantize(encoder: BiEncoder, calibration: Sequence[Sequence[int]], folder: Path) -> None:
     """Write the quantised graph of an encoder, pooling included, to an empty folder."""
+    _block_telemetry()
     import nncf
     import openvino
 
