@@ -212,6 +212,21 @@ def test_int8_leaves_no_identifier_to_send_with(cache: Path, tmp_path: Path) -> 
     assert not (tmp_path / "home" / "intel").exists()
 
 
+def test_int8_of_a_model_that_is_not_of_a_run_is_refused_before_anything_is_written(
+    cache: Path, encoder: BiEncoder, tmp_path: Path
+) -> None:
+    (tmp_path / "corpus.txt").write_text("tea that is not in the cache", encoding="utf-8")
+    export_sentence_transformer(encoder, encoder.backbone.state_dict(), tmp_path / "plain")
+    before = sorted([*tmp_path.rglob("*"), *cache.rglob("*")])
+    refused = encode(
+        cache, tmp_path, "input=corpus.txt", "output=new/out", f"model_folder={tmp_path / 'plain'}", "precision=int8"
+    )
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"retrofit encode: precision=int8: {tmp_path / 'plain'} is not the model of a run")
+    assert refused.stderr.count("\n") == 1
+    assert sorted([*tmp_path.rglob("*"), *cache.rglob("*")]) == before
+
+
 def test_a_damaged_part_is_made_again(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("\n".join(phrases(30)), encoding="utf-8")
     arguments = ("input=corpus.txt", "output=out")

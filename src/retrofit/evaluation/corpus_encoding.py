@@ -119,7 +119,8 @@ def encode_from_configuration(config: Mapping[str, Any]) -> Path:
         folder = Path(config["model_folder"]).expanduser()
         check_model_folder(folder)
         model = SearchModel.of_folder(folder)
-    int8 = config["precision"] == INT8
+    if int8 := config["precision"] == INT8:
+        model.int8_settings()  # what cannot become int8 is refused before the corpus is read
     settings = EncodingSettings.of({**config, "precision": "auto"} if int8 else config)
     encoding = Encoding(
         model, config["kind"], settings, config["dimensions"], config["dtype"], config["block_texts"], int8

@@ -144,12 +144,20 @@ class SearchModel:
         Raises:
             UserError: the packages that quantise are not installed, or the model is no plain bi-encoder.
         """
+        return QuantizedEncoder.load(self.folder, *self.int8_settings(), calibration, kind, store)
+
+    def int8_settings(self) -> tuple[Pooling, dict[Kind, str], int]:
+        """Return pooling, prompts and length limit of a model that can become int8.
+
+        Raises:
+            UserError: it cannot, being no plain bi-encoder.
+        """
         if self.pooling is None or self.prompts is None or self.max_length is None:
             raise UserError(
                 f"precision=int8: {self.folder} is not the model of a run of retrofit train; expected one, or a model "
                 "whose pooling, prompts and max_length are given (model)"
             )
-        return QuantizedEncoder.load(self.folder, self.pooling, self.prompts, self.max_length, calibration, kind, store)
+        return self.pooling, self.prompts, self.max_length
 
 
 def local_gpu() -> str | None:
