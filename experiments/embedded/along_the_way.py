@@ -21,7 +21,8 @@ from retrofit.data.records import content_id, shown_id
 from retrofit.data.storage import PairSource
 from retrofit.evaluation.evaluate import evaluate
 from retrofit.evaluation.summary import METRIC_COLUMNS, metrics_frame, suite_mean
-from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
+from retrofit.evaluation.tasks import RetrievalTask
+from retrofit.evaluation.tasks_from_pairs import tasks_from_pairs
 from retrofit.instantiation import instantiate
 from retrofit.models.adapters import interpolate, merged_weights
 from retrofit.models.bi_encoder import BiEncoder

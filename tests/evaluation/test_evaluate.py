@@ -25,7 +25,8 @@ from retrofit.evaluation.evaluate import (
 )
 from retrofit.evaluation.metrics import METRICS, score_run
 from retrofit.evaluation.suites import evaluate_suites
-from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
+from retrofit.evaluation.tasks import RetrievalTask
+from retrofit.evaluation.tasks_from_pairs import tasks_from_pairs
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.precision import EncodingSettings
 

@@ -13,7 +13,8 @@ from retrofit.artefacts import ArtefactStore, fingerprint
 from retrofit.data.records import Split
 from retrofit.data.storage import PairSource
 from retrofit.evaluation.evaluate import evaluate, read_results, write_results
-from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
+from retrofit.evaluation.tasks import RetrievalTask
+from retrofit.evaluation.tasks_from_pairs import tasks_from_pairs
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.precision import EncodingSettings
 

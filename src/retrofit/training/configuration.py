@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from retrofit.errors import UserError
-from retrofit.evaluation.tasks import Pool
+from retrofit.evaluation.tasks_from_pairs import Pool
 from retrofit.losses.objective import needs_teacher
 from retrofit.losses.temperature import LOWEST_LEARNT
 from retrofit.training.allowed_values import (

@@ -1,0 +1,133 @@
+"""Retrieval tasks from BEIR folders."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrofit.errors import UserError
+from retrofit.evaluation.tasks_from_folder import folder_fingerprint, tasks_from_beir
+
+
+def beir(
+    folder: Path,
+    corpus: list[Any],
+    queries: list[Any],
+    qrels: str,
+    *,
+    zipped: bool = False,
+) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    for name, rows in (("corpus.jsonl", corpus), ("queries.jsonl", queries)):
+        text = "".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
+        if zipped:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+        else:
+            (folder / name).write_text(text, encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text(qrels, encoding="utf-8")
+    return folder
+
+
+CORPUS = [{"_id": "d1", "title": "Tee", "text": "お茶"}, {"_id": "d2", "text": "קפה"}, {"_id": "d3", "text": "milk"}]
+QUERIES = [{"_id": "q1", "text": "tea"}, {"_id": "q2", "text": "coffee"}, {"_id": "q3", "text": "unjudged"}]
+QRELS = "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td3\t0\nq2\td2\t1\nq2\td3\t1\n"
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("header", [True, False])
+def test_a_beir_folder(tmp_path: Path, zipped: bool, header: bool) -> None:
+    qrels = QRELS if header else QRELS.split("\n", 1)[1]
+    (task,) = tasks_from_beir(beir(tmp_path / "drinks", CORPUS, QUERIES, qrels, zipped=zipped), "suite")
+    assert (task.suite, task.task, task.query_language, task.document_language) == (
+        "suite", "drinks", "unknown", "unknown",
+    )  # fmt: skip
+    assert task.corpus == {"d1": "Tee お茶", "d2": "קפה", "d3": "milk"}
+    assert task.queries == {"q1": "tea", "q2": "coffee"}
+    assert task.qrels == {"q1": {"d1": 2}, "q2": {"d2": 1, "d3": 1}}
+
+
+def test_max_queries_takes_the_first_of_the_folder(tmp_path: Path) -> None:
+    (task,) = tasks_from_beir(beir(tmp_path, CORPUS, QUERIES, QRELS), "suite", max_queries=1)
+    assert task.queries == {"q1": "tea"}
+    assert task.qrels.keys() == {"q1"}
+    assert len(task.corpus) == 3
+
+
+def test_subsets_are_searched_apart(tmp_path: Path) -> None:
+    corpus = [
+        {"_id": "d1", "text": "Tee", "lang": "de", "subset": "de"},
+        {"_id": "d2", "text": "tea", "lang": "en", "subset": "en"},
+    ]
+    queries = [
+        {"_id": "q1", "text": "Trank", "lang": "de", "subset": "de"},
+        {"_id": "q2", "text": "drink", "lang": "en", "subset": "en"},
+    ]
+    # q1's judgement of an English passage is outside its pool.
+    qrels = "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t1\nq2\td2\t1\n"
+    german, english = tasks_from_beir(beir(tmp_path, corpus, queries, qrels), "suite")
+    assert german.query_language == german.document_language == "de"
+    assert german.corpus == {"d1": "Tee"}
+    assert german.qrels == {"q1": {"d1": 1}}
+    assert english.corpus == {"d2": "tea"}
+    assert english.qrels == {"q2": {"d2": 1}}
+
+
+@pytest.mark.parametrize(
+    ("corpus", "queries", "qrels", "expected"),
+    [
+        ([CORPUS[0], "{"], QUERIES, QRELS, "corpus.jsonl, row 2: broken JSON"),
+        ([CORPUS[0], [1, 2]], QUERIES, QRELS, "corpus.jsonl, row 2: not an object"),
+        ([CORPUS[0], "null"], QUERIES, QRELS, "corpus.jsonl, row 2: not an object"),
+        (CORPUS, [QUERIES[0], {"_id": "q2"}], QRELS, "queries.jsonl, row 2, field text: missing field"),
+        (CORPUS, [QUERIES[0], {"_id": "q2", "text": None}], QRELS, "queries.jsonl, row 2, field text: null field"),
+        (CORPUS, [QUERIES[0], {"_id": "q2", "text": 5}], QRELS, "queries.jsonl, row 2, field text: not a text"),
+        (CORPUS, QUERIES, QRELS + "q1\td9\t1\n", "test.tsv, row 6: unknown passage (d9)"),
+        (CORPUS, QUERIES, QRELS + "q9\td1\t1\n", "test.tsv, row 6: unknown query (q9)"),
+        (CORPUS, QUERIES, "q1\td1\n", "test.tsv, row 1: wrong number of fields (2)"),
+        (CORPUS, QUERIES, QRELS + "q1\td1\t0.5\n", "test.tsv, row 6, field score: not a score (0.5)"),
+        (CORPUS, QUERIES, QRELS + "q1\td1\t\n", "test.tsv, row 6, field score: not a score"),
+        (CORPUS, QUERIES, QRELS + "q1\td1\t²\n", "test.tsv, row 6, field score: not a score (²)"),
+        (CORPUS, QUERIES, QRELS + "q1\td1\t--1\n", "test.tsv, row 6, field score: not a score (--1)"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path: Path, corpus: list[Any], queries: list[Any], qrels: str, expected: str) -> None:
+    folder = beir(tmp_path, corpus, queries, qrels)
+    with pytest.raises(UserError) as caught:
+        tasks_from_beir(folder, "suite")
+    message = str(caught.value)
+    assert message.startswith(str(folder))
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_the_title_of_a_document_may_be_missing_but_not_be_a_number(tmp_path: Path) -> None:
+    folder = beir(tmp_path, [{"_id": "d1", "title": 3, "text": "x"}, *CORPUS[1:]], QUERIES, QRELS)
+    with pytest.raises(UserError, match=r"corpus\.jsonl, row 1"):
+        tasks_from_beir(folder, "suite")
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = beir(tmp_path, CORPUS, QUERIES, QRELS)
+    (folder / name).unlink()
+    with pytest.raises(UserError) as caught:
+        tasks_from_beir(folder, "suite")
+    message = str(caught.value)
+    assert message.startswith(f"folders={folder}: ")
+    assert name in message.split("expected", 1)[1]
+    assert "\n" not in message
+
+
+def test_a_folder_without_a_relevant_passage_has_no_task(tmp_path: Path) -> None:
+    assert tasks_from_beir(beir(tmp_path, CORPUS, QUERIES, "q1\td1\t0\n"), "suite") == []
+
+
+def test_the_fingerprint_of_a_folder_is_that_of_its_contents(tmp_path: Path) -> None:
+    first = folder_fingerprint(beir(tmp_path / "a", CORPUS, QUERIES, QRELS))
+    assert folder_fingerprint(beir(tmp_path / "b", CORPUS, QUERIES, QRELS)) == first
+    assert folder_fingerprint(beir(tmp_path / "c", CORPUS, QUERIES[:2], QRELS)) != first
+    assert folder_fingerprint(beir(tmp_path / "d", CORPUS, QUERIES, QRELS + "q3\td1\t1\n")) != first
