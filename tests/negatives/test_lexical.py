@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrofit.models.bi_encoder import BiEncoder
+from retrofit.models.bm25 import pieces_of
 from retrofit.negatives.fusion import fuse
-from retrofit.negatives.lexical import pieces_of, top_k_lexical
+from retrofit.negatives.lexical import top_k_lexical
 from retrofit.negatives.search import Candidates
 
 PASSAGES = [

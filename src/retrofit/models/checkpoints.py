@@ -121,6 +121,11 @@ def weights_fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def decisive_files(folder: Path) -> list[Path]:
+    """Return the files, in whatever depth, that decide about a model's output: weights, tokenizer, configuration."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in _DECISIVE]
+
+
 def files_fingerprint(folder: Path) -> str:
     """Return what identifies all that decides about a model's output besides the backbone's weights.
 
@@ -129,8 +134,8 @@ def files_fingerprint(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     weights = set(folder.glob("*.safetensors"))
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path not in weights and path.suffix in _DECISIVE:
+    for path in decisive_files(folder):
+        if path not in weights:
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").digest()
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + content)

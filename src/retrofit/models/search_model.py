@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from retrofit.artefacts import ArtefactStore
 from retrofit.errors import UserError
@@ -20,10 +20,12 @@ from retrofit.instantiation import instantiate
 from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling, Precision
 from retrofit.models.checkpoints import files_fingerprint, weights_fingerprint
 from retrofit.models.embeddings import Encoder
+from retrofit.models.model_size import ModelSize, size_of_folder
 from retrofit.models.prompts import passage_prompt
 from retrofit.models.quantized_encoder import QuantizedEncoder
+from retrofit.models.sentence_transformer_folder import bi_encoder_settings, modules_of, prompts_of
 
-_SETTINGS = ("pooling", "prompts", "max_length")
+_STATIC_BATCH = 1024  # texts
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +65,13 @@ class SentenceTransformerEncoder:
         if label:
             log.info("%s: %d texts", label, len(texts))
         longest = self.model.max_seq_length or 512
+        # Word embeddings that are averaged have no limit, and hold next to nothing of a text.
+        batch_size = max(1, int(token_budget // longest)) if math.isfinite(longest) else _STATIC_BATCH
         device = self.model.device.type
         autocast = torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
         with autocast:
             vectors = self.model.encode(
-                list(texts), prompt=self.prompts[kind], batch_size=max(1, token_budget // longest),
+                list(texts), prompt=self.prompts[kind], batch_size=batch_size,
                 normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=False,
             )  # fmt: skip
         found: np.ndarray = vectors.float().cpu().numpy()
@@ -92,7 +96,14 @@ class SearchModel:
 
     @classmethod
     def of(cls, model: Mapping[str, Any]) -> SearchModel:
-        """Return the model that a configuration like ``conf/model`` names, fetched where the cache lacks it."""
+        """Return the model that a configuration like ``conf/model`` names, fetched where the cache lacks it.
+
+        Raises:
+            UserError: it is one that can only be evaluated, or cannot be fetched.
+        """
+        if "checkpoint" not in model:
+            name = model.get("name")
+            raise UserError(f"model={name}: expected a model with a checkpoint; {name} is for retrofit evaluate alone")
         checkpoint = Path(instantiate(model["checkpoint"])).absolute()  # for workers that stand elsewhere
         return cls(checkpoint, model["pooling"], model["prompts"], model["max_length"])
 
@@ -100,11 +111,25 @@ class SearchModel:
     def of_folder(cls, folder: Path) -> SearchModel:
         """Return the model of a sentence-transformers folder.
 
-        One that ``retrofit train`` wrote stands in its run folder, whose ``config.yaml`` says how to use it as a plain
-        bi-encoder, which is faster; any other is used as it is.
+        A plain bi-encoder is used as such, which is faster and gives the same; any other as it is.
         """
         folder = folder.absolute()
-        return cls(folder, **(_settings_of_run(folder) or dict.fromkeys(_SETTINGS)))
+        return cls(folder, **(bi_encoder_settings(folder) or {"pooling": None, "prompts": None, "max_length": None}))
+
+    @property
+    def kind(self) -> str:
+        """``static`` where word embeddings are averaged, else ``bi-encoder``."""
+        return "static" if any(name == "StaticEmbedding" for name, _ in modules_of(self.folder)) else "bi-encoder"
+
+    @property
+    def size(self) -> ModelSize:
+        """How large it is, read from its files."""
+        return size_of_folder(self.folder)
+
+    @property
+    def used_prompts(self) -> Mapping[Kind, str]:
+        """What is put before a query and before a passage, by whoever says so."""
+        return prompts_of(self.folder) if self.prompts is None else self.prompts
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -169,18 +194,3 @@ def local_gpu() -> str | None:
         return None
     # A launcher may let each process see its own GPU alone.
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
-
-
-def _settings_of_run(folder: Path) -> dict[str, Any] | None:
-    """Return what the run that a model folder stands in says of the model; None where it stands in no run."""
-    run = folder.parent / "config.yaml"
-    if folder.name != "model" or not run.is_file():
-        return None
-    try:
-        config = yaml.safe_load(run.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError):  # of another program
-        return None
-    model = config.get("model") if isinstance(config, dict) else None
-    if not isinstance(model, dict) or not model.keys() >= set(_SETTINGS):
-        return None
-    return {name: model[name] for name in _SETTINGS}

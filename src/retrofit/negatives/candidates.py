@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from retrofit.engine import LOCAL, Engine
-from retrofit.negatives.lexical import pieces_of, top_k_lexical
+from retrofit.models.bm25 import pieces_of
+from retrofit.negatives.lexical import top_k_lexical
 from retrofit.negatives.pool import MiningPool
 from retrofit.negatives.search import Candidates
 

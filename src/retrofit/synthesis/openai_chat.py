@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import re
-import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from retrofit.engine import Engine
 from retrofit.errors import UserError
+from retrofit.models.openai_server import OFFICIAL, OpenAIServer, require_client
 from retrofit.synthesis.budget import Budget, Tokens
 from retrofit.synthesis.chat import Prompt, Reply
 
@@ -20,7 +17,6 @@ Structured = Literal["json_schema", "json_object", "none"]
 
 CONFIG = "data_source.*.chat"
 
-_OFFICIAL = "https://api.openai.com/v1"
 _SCHEMA = {
     "type": "object",
     "properties": {"text": {"type": "string"}},
@@ -33,10 +29,7 @@ _FORMATS: dict[Structured, dict[str, Any] | None] = {
     "none": None,
 }
 _FRAME_TOKENS = 1024  # what a server may put around a prompt: its template, a system prompt of its own, the schema
-_SECRET_NAMES = ("key", "token", "secret", "signature", "sig", "password")  # of query parameters of a URL
 _TURN_TOKENS = 16  # what marks a turn of the conversation
-
-log = logging.getLogger(__name__)
 
 
 class OpenAIChat:
@@ -46,13 +39,10 @@ class OpenAIChat:
     from earlier runs, and is never exceeded: a request is sent only if all it may come to still fits, and a try whose
     answer was lost counts as if it had come to that.
 
-    The key is read from the environment when there is something to ask. It is nowhere but in the requests.
-
     Attributes:
         name: the model's name.
         identity: what its replies depend on; no credentials.
-        base_url: address of the server.
-        api_key_variable: the environment variable with the key; None where none is needed.
+        server: where it is, and which environment variable has its key.
         concurrency: requests in flight at once.
         timeout_seconds: for one try.
         retries: of a request.
@@ -114,14 +104,7 @@ class OpenAIChat:
         _check("price_per_million_completion_tokens", price_per_million_completion_tokens, 0, optional=not needed)
         if structured not in get_args(Structured):
             raise UserError(f"{CONFIG}.structured={structured}: expected one of {', '.join(get_args(Structured))}")
-        if api_key_variable is None and base_url is None:
-            raise UserError(f"{CONFIG}.api_key_variable=null: expected a name unless base_url names another server")
-        if api_key_variable is not None and not re.fullmatch("[A-Z_][A-Z0-9_]*", api_key_variable):
-            # What stands there may well be the key, so it is not shown.
-            expected = "the name of an environment variable in capital letters, not the key itself"
-            raise UserError(f"{CONFIG}.api_key_variable: expected {expected}")
-        self.base_url = _OFFICIAL if base_url is None else _without_slash(base_url)
-        self.api_key_variable = api_key_variable
+        self.server = OpenAIServer.of(base_url, api_key_variable, CONFIG)
         self.concurrency = concurrency
         self.timeout_seconds = timeout_seconds
         self.retries = retries
@@ -130,7 +113,7 @@ class OpenAIChat:
         self.name = model
         self.identity: Mapping[str, Any] = {
             "model": model,
-            "base_url": self.base_url,
+            "base_url": self.server.base_url,
             "temperature": temperature,
             "top_p": top_p,
             "max_tokens": max_tokens,
@@ -138,7 +121,7 @@ class OpenAIChat:
             "structured": structured,
         }
         # The official server calls it by a new name, which most others do not know.
-        limit = "max_completion_tokens" if self.base_url == _OFFICIAL else "max_tokens"
+        limit = "max_completion_tokens" if self.server.base_url == OFFICIAL else "max_tokens"
         optional = {
             "temperature": temperature, "top_p": top_p, "seed": seed, "response_format": _FORMATS[structured],
         }  # fmt: skip
@@ -161,21 +144,14 @@ class OpenAIChat:
         """
         if not len(prompts):
             return
-        try:
-            import openai  # noqa: F401
-        except ImportError as error:
-            raise UserError("generator=openai needs the OpenAI client: pip install 'retrofit[openai]'") from error
+        require_client("generator=openai")
         from retrofit.synthesis.openai_run import Run
 
-        for library in ("openai", "httpx2", "httpcore2"):
-            logger = logging.getLogger(library)
-            if logger.level == logging.NOTSET:  # else someone wants to see a line, or ten, a request
-                logger.setLevel(logging.WARNING)
         if self._asking:
             raise RuntimeError("the replies to another list of prompts have not been taken to the end")
         self._asking = True
         try:
-            yield from Run(self, prompts, self._key()).replies()
+            yield from Run(self, prompts, self.server.key()).replies()
         finally:
             self._asking = False
 
@@ -190,20 +166,6 @@ class OpenAIChat:
         turns = sum(len(turn.encode()) + _TURN_TOKENS for turn in prompt)
         return Tokens(turns + _FRAME_TOKENS, self._max_tokens)
 
-    def _key(self) -> str | None:
-        if self.api_key_variable is None:
-            return None
-        setting = f"{CONFIG}.api_key_variable={self.api_key_variable}"
-        key = os.environ.get(self.api_key_variable, "").strip()
-        if not key:
-            raise UserError(f"{setting}: not set in the environment; expected it to hold the key of the server")
-        if not re.fullmatch("[!-~]+", key):  # the client would complain of such a header by showing it
-            raise UserError(f"{setting}: what it holds has blanks or letters that no key has")
-        url = urllib.parse.urlsplit(self.base_url)
-        if url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1"):
-            log.warning("%s.base_url=%s: the key is sent there unencrypted", CONFIG, self.base_url)
-        return key
-
 
 def _check(
     name: str, value: Any, least: float, most: float = math.inf, *, whole: bool = False, optional: bool = False
@@ -217,21 +179,3 @@ def _check(
         null = ", or null" if optional else ""
         shown = "null" if value is None else value
         raise UserError(f"{CONFIG}.{name}={shown}: expected {kind} of {least:g} or more{until}{null}")
-
-
-def _without_slash(base_url: str) -> str:
-    """Return an address of a server without a slash at its end; one with credentials is refused, and not shown."""
-    credentials = "@" in base_url  # wherever: a password with a slash ends what is parsed as the host
-    try:
-        parts = urllib.parse.urlsplit(base_url)
-        proper = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        names = re.findall("[a-z]+", " ".join(name for name, _ in urllib.parse.parse_qsl(parts.query, True)).lower())
-        credentials |= any(name.endswith(_SECRET_NAMES) for name in names)
-    except ValueError:
-        proper = False
-    if credentials:
-        expected = "an address without credentials, and the key in the variable that api_key_variable names"
-        raise UserError(f"{CONFIG}.base_url: expected {expected}")
-    if not proper:
-        raise UserError(f"{CONFIG}.base_url: expected an address such as http://localhost:8000/v1")
-    return base_url.rstrip("/")

@@ -15,7 +15,6 @@ import queue
 import re
 import threading
 import time
-import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ import httpx2
 import openai
 
 from retrofit.errors import UserError
+from retrofit.models.openai_server import NEEDS_NO_KEY, shown, without_key
 from retrofit.synthesis.budget import Attempts, OverBudgetError, Tokens
 from retrofit.synthesis.chat import Prompt, Reply
 from retrofit.synthesis.openai_chat import CONFIG, OpenAIChat
@@ -30,10 +30,6 @@ from retrofit.synthesis.records import Failure
 
 _SECONDS_A_REPORT = 20
 _LOST_IN_A_ROW = 20
-_DETAIL_CHARACTERS = 200
-_SECRET_CHARACTERS = 8  # a shorter key, such as EMPTY, is a word that some server wants to see
-_SHARED_CHARACTERS = 12  # that many of a key in a row are as good as the key; fewer are a prefix that all keys have
-_NEEDS_NO_KEY = "none"  # what is sent where no key is needed; the client wants to send one
 
 _FILTERED = frozenset({"content_filter", "content_policy_violation"})
 _TOO_LONG = frozenset({"context_length_exceeded", "string_above_max_length"})
@@ -158,8 +154,8 @@ class Run:
         self._settled = asyncio.Event()
         self._running.set()
         client = openai.AsyncOpenAI(
-            api_key=self._key or _NEEDS_NO_KEY,
-            base_url=self._chat.base_url,
+            api_key=self._key or NEEDS_NO_KEY,
+            base_url=self._chat.server.base_url,
             timeout=self._chat.timeout_seconds,
             max_retries=self._chat.retries,
             http_client=_Connection(self._chat.timeout_seconds),
@@ -225,8 +221,9 @@ class Run:
         self._lost_in_a_row = self._lost_in_a_row + 1 if lost else 0
         if self._lost_in_a_row >= _LOST_IN_A_ROW + self._chat.concurrency and self._stop is None:
             self._stop = UserError(
-                f"{CONFIG}.base_url={self._chat.base_url}: {self._lost_in_a_row} requests in a row were not answered "
-                f"({reply.failure}: {reply.detail}); run again when it answers: replies so far are kept"
+                f"{CONFIG}.base_url={self._chat.server.base_url}: {self._lost_in_a_row} requests in a row "
+                f"were not answered ({reply.failure}: {reply.detail}); "
+                "run again when it answers: replies so far are kept"
             )
 
     def _compare(self, usage: Tokens | None, bound: Tokens) -> None:
@@ -253,7 +250,7 @@ class Run:
         if refusal or reason == "content_filter":
             return self._failed("refused", refusal or "finish_reason content_filter", tokens), tokens
         detail = "cut off at max_tokens" if reason == "length" else ""
-        text = self._clean(content) if isinstance(content, str) else ""
+        text = without_key(content, self._key) if isinstance(content, str) else ""
         return _reply(text, None, detail, tokens), tokens
 
     def _refused(self, error: openai.APIError) -> Reply | UserError:
@@ -266,10 +263,10 @@ class Run:
             return self._failed("unreachable", f"{type(cause).__name__}: {cause}")
         status, code = error.status_code, error.code or ""
         said = error.body.get("message") if isinstance(error.body, dict) else None
-        detail = self._shown(f"{status}: {said or error.message}")
-        key = f"{CONFIG}.api_key_variable={chat.api_key_variable or 'null'}"
+        detail = shown(f"{status}: {said or error.message}", self._key)
+        key = f"{CONFIG}.api_key_variable={chat.server.api_key_variable or 'null'}"
         if status in (401, 402) or code == "insufficient_quota":
-            return UserError(f"{key}: the server at {chat.base_url} does not serve this key: {detail}")
+            return UserError(f"{key}: the server at {chat.server.base_url} does not serve this key: {detail}")
         if status in (408, 409, 429) or status >= 500:
             return self._failed("unreachable", detail)
         if code in _FILTERED:
@@ -277,27 +274,13 @@ class Run:
         if status == 413 or code in _TOO_LONG or re.search(r"context (length|size|window)", detail):
             return self._failed("unreachable", detail)  # another prompt may be short enough
         if status in (403, 404):
-            return UserError(f"{CONFIG}.model={chat.name}: not to be had at base_url={chat.base_url}: {detail}")
+            return UserError(f"{CONFIG}.model={chat.name}: not to be had at base_url={chat.server.base_url}: {detail}")
         setting = _SETTINGS.get((error.param or "").partition(".")[0], "model")
-        shown = chat.identity[setting]
-        return UserError(f"{CONFIG}.{setting}={shown}: the server at {chat.base_url} does not take it: {detail}")
+        value = chat.identity[setting]
+        return UserError(f"{CONFIG}.{setting}={value}: the server at {chat.server.base_url} does not take it: {detail}")
 
     def _failed(self, failure: Failure, detail: Any, tokens: Tokens | None = None) -> Reply:
-        return _reply("", failure, self._shown(str(detail)), tokens)
-
-    def _shown(self, text: str) -> str:
-        """Return the start of what a server said on one line, without the key."""
-        line = " ".join(self._clean(text).split())
-        return line if len(line) <= _DETAIL_CHARACTERS else line[: _DETAIL_CHARACTERS - 1] + "…"
-
-    def _clean(self, text: str) -> str:
-        """Return text of a server without the key, nor halves of surrogate pairs, which no file can hold."""
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        if self._key is None or len(self._key) < _SECRET_CHARACTERS:
-            return text
-        for form in {self._key, urllib.parse.quote(self._key, safe="")}:
-            text = _without(text, form)
-        return text
+        return _reply("", failure, shown(str(detail), self._key), tokens)
 
 
 def _reply(content: str, failure: Failure | None, detail: str, tokens: Tokens | None) -> Reply:
@@ -312,20 +295,3 @@ def _usage(answer: Any) -> Tokens | None:
         return Tokens(int(answer["usage"]["prompt_tokens"]), int(answer["usage"]["completion_tokens"]))
     except (LookupError, TypeError, ValueError):
         return None
-
-
-def _without(text: str, secret: str) -> str:
-    """Return a text with ``***`` in place of whatever it shares with a secret."""
-    width = min(len(secret), _SHARED_CHARACTERS)
-    parts = {secret[start : start + width] for start in range(len(secret) - width + 1)}
-    kept, start = [], 0
-    while start < len(text):
-        if text[start : start + width] not in parts:
-            kept.append(text[start])
-            start += 1
-            continue
-        while text[start : start + width] in parts:
-            start += 1
-        kept.append("***")
-        start += width - 1
-    return "".join(kept)

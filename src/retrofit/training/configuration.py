@@ -33,6 +33,11 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the first rule that is broken, with the key to change.
     """
+    if "checkpoint" not in config["model"]:
+        name = config["model"].get("name")
+        raise UserError(
+            f"model={name}: expected a model with weights to retrofit; {name} is for retrofit evaluate alone"
+        )
     _check_numbers(config, NUMBERS)
     _check_choices(config, CHOICES)
     if config["adapter"]["config"] is not None:

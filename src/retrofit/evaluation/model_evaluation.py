@@ -1,0 +1,200 @@
+"""Several models measured on the suites of a configuration, and the folder that says what came out."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from retrofit.artefacts import ArtefactStore, fingerprint, write_text, written_aside
+from retrofit.data.curation.settings import DecontaminationSettings
+from retrofit.data.storage import PairSource
+from retrofit.data.training_data import evaluation_sources
+from retrofit.evaluation.evaluated_model import EvaluatedModel
+from retrofit.evaluation.leakage import TrainingTexts, leakage, training_strata, training_texts
+from retrofit.evaluation.mteb_scoring import ITEM_SCHEMA, LEXICAL_KINDS, score_task
+from retrofit.evaluation.suite_tasks import suite_identity, suites_of_folders, tasks_of_suite
+from retrofit.evaluation.tasks import Task
+from retrofit.evaluation.text_embeddings import TextEmbeddings
+from retrofit.models.precision import EncodingSettings
+
+CODE_VERSION = 1  # raise it whenever the same model and tasks would give other scores
+
+SCORES, METRICS, MODELS, LEAKAGE, TRAINING = "scores.parquet", "metrics.csv", "models.csv", "leakage.csv", "training.csv"
+
+CELL = ["suite", "kind", "task", "query_language", "document_language"]
+STRATUM = ["task", "query_language", "document_language"]
+
+_VALUES, _ENCODING = "values.parquet", "encoding.json"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite of a configuration.
+
+    Attributes:
+        name: what it is reported under.
+        specification: as :func:`tasks_of_suite` takes it.
+        sources: data sources by name.
+    """
+
+    name: str
+    specification: Mapping[str, Any]
+    sources: Mapping[str, PairSource]
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """What its tasks depend on."""
+        return suite_identity(self.name, self.specification, self.sources)
+
+    @functools.cached_property
+    def tasks(self) -> Sequence[Task]:
+        """Its tasks, made when they are asked for."""
+        return tasks_of_suite(self.name, self.specification, self.sources)
+
+
+def suites_of(config: Mapping[str, Any]) -> list[Suite]:
+    """Return the suites of ``evaluation.suites`` and ``evaluation.folders``."""
+    evaluation = config["evaluation"]
+    sources = evaluation_sources(config)
+    specifications = {**evaluation["suites"], **suites_of_folders(evaluation["folders"])}
+    return [Suite(name, specification, sources) for name, specification in specifications.items()]
+
+
+def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel]) -> Path:
+    """Measure every model on every suite and return the folder that holds what came out.
+
+    A model and suite that were measured before are read from the cache, so an interrupted evaluation goes on where it
+    was. A lexical model is measured on the kinds of task that need no vectors.
+
+    Args:
+        config: the resolved configuration of ``retrofit evaluate``.
+        models: what to measure; the names differ.
+
+    Raises:
+        UserError: a suite cannot be made, or a model cannot be had.
+    """
+    settings = EncodingSettings.of(config["evaluation"])
+    store = ArtefactStore(Path(config["paths"]["cache"]))
+    suites = suites_of(config)
+    measured: dict[str, list[Path]] = {}
+    for model in models:
+        session = _Session(model, settings, store)
+        for number, suite in enumerate(suites, start=1):
+            log.info("%s on %s, suite %d of %d", model.name, suite.name, number, len(suites))
+            measured.setdefault(model.name, []).append(session.measure(suite))
+    folder = _output(config, models, suites)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_results(folder, models, measured)
+    _write_training(folder, models, suites)
+    return folder
+
+
+class _Session:
+    """A model that is loaded when the first suite that the cache lacks is measured."""
+
+    def __init__(self, model: EvaluatedModel, settings: EncodingSettings, store: ArtefactStore) -> None:
+        self._model = model
+        self._settings = settings
+        self._store = store
+
+    @functools.cached_property
+    def _loaded(self) -> Any:
+        return self._model.load(self._settings.precision)
+
+    def measure(self, suite: Suite) -> Path:
+        """Return the folder with the scores of a suite."""
+        inputs = {
+            "version": CODE_VERSION,
+            "model": self._model.identity,
+            "suite": suite.identity,
+            "settings": asdict(self._settings),
+        }
+
+        def build(folder: Path) -> None:
+            lexical = self._model.is_lexical
+            searcher = self._loaded if lexical else TextEmbeddings(self._loaded, self._settings, self._model.name)
+            items, values = [], []
+            for task in suite.tasks:
+                if lexical and task.kind not in LEXICAL_KINDS:
+                    continue
+                scores = score_task(task, searcher)
+                cell = {name: getattr(task, name) for name in CELL}
+                items.append(_labelled(scores.items, cell))
+                counted = scores.items.group_by("metric").aggregate([("value", "count")]).to_pydict()
+                n_items = max(counted["value_count"], default=0)
+                values += [{**cell, "metric": name, "value": value, "n_items": n_items} for name, value in scores.values.items()]
+            pq.write_table(pa.concat_tables(items) if items else _no_items(), folder / SCORES, compression="zstd")
+            pd.DataFrame(values, columns=[*CELL, "metric", "value", "n_items"]).to_parquet(folder / _VALUES)
+            spent = (0, 0.0) if lexical else (searcher.encoded_texts, searcher.seconds)
+            (folder / _ENCODING).write_text(json.dumps(dict(zip(("texts", "seconds"), spent, strict=True))), "utf-8")
+
+        return self._store.get("model_scores", inputs, build)
+
+
+def _labelled(items: pa.Table, labels: Mapping[str, str]) -> pa.Table:
+    """Return a table with columns in front that hold the same text in every row."""
+    columns = [pa.array([text] * len(items), pa.string()) for text in labels.values()]
+    return pa.table([*columns, *items.columns], names=[*labels, *ITEM_SCHEMA.names])
+
+
+def _no_items() -> pa.Table:
+    return _labelled(ITEM_SCHEMA.empty_table(), dict.fromkeys(CELL, ""))
+
+
+def _output(config: Mapping[str, Any], models: Sequence[EvaluatedModel], suites: Sequence[Suite]) -> Path:
+    """Return the folder of results: ``output``, or one named by what was measured."""
+    if config["output"]:
+        return Path(config["output"]).expanduser()
+    measured = {
+        "models": {model.name: model.identity for model in models},
+        "suites": {suite.name: suite.identity for suite in suites},
+        "reference": config["reference"],
+    }
+    return Path(config["paths"]["runs"]) / "evaluations" / fingerprint(measured)
+
+
+def _write_results(folder: Path, models: Sequence[EvaluatedModel], measured: Mapping[str, Sequence[Path]]) -> None:
+    items, values, about = [], [], []
+    for model in models:
+        parts = measured[model.name]
+        named = {"model": model.name}
+        items += [_labelled(pq.read_table(part / SCORES), named) for part in parts]
+        values += [pd.read_parquet(part / _VALUES).assign(**named) for part in parts]
+        spent = [json.loads((part / _ENCODING).read_text(encoding="utf-8")) for part in parts]
+        texts, seconds = (sum(part[name] for part in spent) for name in ("texts", "seconds"))
+        about.append(
+            {
+                **named, "configuration": model.configuration, "seed": model.seed, "source": model.source,
+                "kind": model.kind, "parameters": model.parameters, "dimension": model.dimension,
+                "megabytes": model.megabytes, "texts_per_second": texts / seconds if seconds else None,
+                "encoded_texts": texts, "seconds": seconds,
+            }
+        )  # fmt: skip
+    with written_aside(folder / SCORES) as partial:
+        pq.write_table(pa.concat_tables(items), partial, compression="zstd")
+    metrics = pd.concat(values)[["model", *CELL, "metric", "value", "n_items"]]
+    write_text(folder / METRICS, metrics.to_csv(index=False, float_format="%.6f"))
+    write_text(folder / MODELS, pd.DataFrame(about).to_csv(index=False, float_format="%.2f"))
+
+
+def _write_training(folder: Path, models: Sequence[EvaluatedModel], suites: Sequence[Suite]) -> None:
+    """Write what of the suites the models were trained on, and in which tasks and languages."""
+    leaks, trained = [], []
+    for model in models:
+        if model.run is None:
+            continue
+        strata = pd.DataFrame(training_strata(model.run), columns=STRATUM)
+        trained.append(strata.assign(model=model.name))
+        texts = training_texts(model.run)
+        leaks += [leakage(suite.tasks, texts, SETTINGS).assign(model=model.name) for suite in suites]
