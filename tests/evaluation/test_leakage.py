@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from retrofit.artefacts import write_json
 from retrofit.data.curation.settings import DecontaminationSettings
+from retrofit.data.records import Pair
 from retrofit.data.selection import strata
-from retrofit.data.storage import PairSource
+from retrofit.data.storage import PAIRS, REPORT, PairSource, write_pairs
 from retrofit.data.training_data import TrainingData, evaluation_sources
 from retrofit.errors import UserError
 from retrofit.evaluation.leakage import TrainingTexts, leakage, training_strata, training_texts
@@ -31,6 +32,7 @@ from retrofit.evaluation.tasks import (
 from retrofit.evaluation.tasks_from_pairs import tasks_from_pairs
 
 STANDARD = DecontaminationSettings(exact=True, near=0.8, shared_run=50, run_share=0.5)
+NOUNS = ("address", "bridge", "device", "password")
 PARAGRAPH = (
     "The harbour of the old town silted up in the fourteenth century, and the merchants moved their warehouses to the "
     "mouth of the river, where ships of any draught could land at every tide."
@@ -176,6 +178,21 @@ def test_anchors_count_as_trained_on(run: Callable[..., Path], corpus: Path) -> 
     tasks = tasks_from_pairs(PairSource.open(corpus), "own", "train", ["title_body"], "task", None, None)
     table = leakage(tasks, training, STANDARD)
     assert (table["queries_equal_in_training"] == table["queries"]).all()
+
+
+@pytest.mark.parametrize(("given", "counted"), [(0, 0), (1, 1)])
+def test_hard_negatives_count_where_a_run_takes_them(
+    run: Callable[..., Path], tmp_path: Path, given: int, counted: int
+) -> None:
+    folder = tmp_path / "source" / "with_negatives"
+    folder.mkdir(parents=True)
+    labels = ("help", "en", "en", "made up")
+    pairs = [Pair(f"query {word}", (f"answer {word}",), *labels, word, "train", (f"wrong {word}",)) for word in NOUNS]
+    write_pairs(folder / PAIRS, pairs)
+    (folder / REPORT).write_text("{}", encoding="utf-8")
+    training = training_texts(run(f"data_source.pairs._args_=['{folder}']", "task_mix=all", f"negatives.given={given}"))
+    table = leakage([clustering("wrong bridge", "never seen")], training, STANDARD)
+    assert table["queries_equal_in_training"].tolist() == [counted]
 
 
 def test_strata_are_those_of_the_selection(run: Callable[..., Path], corpus: Path) -> None:

@@ -105,7 +105,7 @@ def training_texts(run: Path) -> TrainingTexts | None:
         return TrainingTexts.of(_texts_of_rows(data, config))
     # A configuration of another version of this package may lack a key, or name what is gone.
     except (UserError, OSError, LookupError, InstantiationException) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         log.warning("%s: leakage is unknown, its training texts cannot be had: %s", run, reason)
         return None
 
