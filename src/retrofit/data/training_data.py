@@ -73,6 +73,21 @@ class TrainingData:
             )
         return cls(source, curation, rows)
 
+    def anchor_rows(self, config: Mapping[str, Any]) -> np.ndarray | None:
+        """Return the rows of ``source.pairs`` that lend their texts as anchors, int64, ascending; None without anchors.
+
+        Args:
+            config: resolved; ``anchor`` is read.
+
+        Raises:
+            UserError: the source has none of the tasks.
+        """
+        anchor = config["anchor"]
+        if not anchor["texts"]:
+            return None
+        rows = select(self.source.pairs, "train", anchor["tasks"], tasks_key="anchor.tasks")
+        return np.intersect1d(rows, self.curation.kept, assume_unique=True)
+
     def plan(self, config: Mapping[str, Any]) -> SamplingPlan:
         """Return the sampling plan of a run.
 

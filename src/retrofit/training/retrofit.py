@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytorch_lightning as pl
@@ -18,7 +17,7 @@ import torch
 
 from retrofit.artefacts import ArtefactStore, fingerprint, write_json, write_text
 from retrofit.data.batching import BatchContents, NegativesByRow, PlannedBatches
-from retrofit.data.selection import select, strata
+from retrofit.data.selection import strata
 from retrofit.data.storage import PairSource
 from retrofit.data.training_data import TrainingData, evaluation_sources
 from retrofit.engine import LOCAL
@@ -313,11 +312,7 @@ def planned_batches(
         encoder: tokenises.
         mined: negatives of the pairs, where they were mined.
     """
-    batching, negatives, anchor = config["batching"], config["negatives"], config["anchor"]
-    anchor_rows = None
-    if anchor["texts"]:
-        anchor_rows = select(data.source.pairs, "train", anchor["tasks"], tasks_key="anchor.tasks")
-        anchor_rows = np.intersect1d(anchor_rows, data.curation.kept, assume_unique=True)
+    batching, negatives = config["batching"], config["negatives"]
     return PlannedBatches(
         data.source.pairs,
         data.plan(config),
@@ -326,10 +321,10 @@ def planned_batches(
             given_negatives=negatives["given"],
             mined_negatives=0 if mined is None else negatives["mined"]["per_query"],
             random_negatives=negatives["random"],
-            anchors=anchor["texts"],
+            anchors=config["anchor"]["texts"],
             seed=config["seed"],
         ),
-        anchor_rows,
+        data.anchor_rows(config),
         mined,
     )
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 from retrofit.artefacts import ArtefactStore, write_json
 from retrofit.data.curation.decontamination import RULES, Decontamination
 from retrofit.data.curation.duplicates import Duplicates
+from retrofit.data.curation.held_out import HeldOutTexts
 from retrofit.data.curation.quality import Finding, QualityRules, field_name
 from retrofit.data.curation.report import counts_and_examples
 from retrofit.data.curation.settings import CurationSettings
@@ -123,7 +124,7 @@ class _Build:
     ) -> None:
         self._folder = folder
         self._table = source.pairs
-        self._held_out = {name: other.pairs for name, other in held_out.items()}
+        self._held_out = HeldOutTexts({name: other.pairs for name, other in held_out.items()})
         self._settings = settings
         self._quality = QualityRules(settings)
         self._seconds: dict[str, float] = {}
@@ -142,7 +143,7 @@ class _Build:
                 kept = np.setdiff1d(kept, self._repeated(removed, duplicates), assume_unique=True)
         np.save(self._folder / KEPT, kept)
         report = counts_and_examples(self._table, kept, read_records(self._folder / REMOVED))
-        report["evaluation_texts"] = dict(decontamination.held_out.counts) if decontamination else {}
+        report["evaluation_texts"] = dict(self._held_out.counts) if decontamination else {}
         report["language_not_judged"] = dict(sorted(self._quality.not_judged.items()))
         report["candidates_not_compared"] = {
             "held_out_near": decontamination.cut_short if decontamination else 0,
@@ -157,7 +158,7 @@ class _Build:
         started = time.monotonic()
         index = Decontamination(self._held_out, self._settings.decontamination)
         self._seconds["index evaluation"] = round(time.monotonic() - started, 1)
-        log.info("curation: %d evaluation texts indexed in %.1f s", len(index.held_out), time.monotonic() - started)
+        log.info("curation: %d evaluation texts indexed in %.1f s", len(self._held_out), time.monotonic() - started)
         return index
 
     def _kept_on_their_own(
@@ -169,7 +170,7 @@ class _Build:
             findings = [self._quality.broken_by(row) for row in rows]
             sound = _without(removed, rows, findings)
             if decontamination is not None:
-                sound = _without(removed, sound, _contaminated(sound, decontamination))
+                sound = _without(removed, sound, _contaminated(sound, decontamination, self._held_out))
             if duplicates is not None:
                 duplicates.add(sound)
             kept.append(np.array([row.number for row in sound], np.int64))
@@ -215,7 +216,9 @@ def _without(removed: RecordWriter, rows: Sequence[Row], findings: Sequence[Find
     return [row for row, finding in zip(rows, findings, strict=True) if finding is None]
 
 
-def _contaminated(rows: Sequence[Row], decontamination: Decontamination) -> list[Finding | None]:
+def _contaminated(
+    rows: Sequence[Row], decontamination: Decontamination, held_out: HeldOutTexts
+) -> list[Finding | None]:
     compared = [[normalised(text) for text in row.texts()] for row in rows]
     texts = list(dict.fromkeys(text for several in compared for text in several))
     matches = dict(zip(texts, decontamination.find(texts), strict=True))
@@ -226,7 +229,6 @@ def _contaminated(rows: Sequence[Row], decontamination: Decontamination) -> list
             findings.append(None)
             continue
         number, match = min(found, key=lambda pair: (RULES.index(pair[1].reason), pair[0]))
-        held_out = decontamination.held_out
         findings.append(
             Finding(
                 match.reason,

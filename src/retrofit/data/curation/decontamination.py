@@ -1,13 +1,13 @@
-"""Training texts that evaluation has, too: equal, similar, or with a run of characters in common.
+"""Texts that training and evaluation both have: equal, similar, or with a run of characters in common.
 
-Evaluation texts are indexed by hashes alone and read again, one by one, where a hash matches: no text is removed on a
-hash or an estimate.
+The texts of one side are indexed by hashes alone and read again, one by one, where a hash matches: nothing is decided
+on a hash or an estimate.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -15,9 +15,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from retrofit.data.curation.held_out import HeldOutTexts
 from retrofit.data.curation.settings import DecontaminationSettings
 from retrofit.data.curation.similarity import Bands, jaccard, shingles
 from retrofit.data.curation.windows import Hashes, HashIndex, blocks, width_at, windows
@@ -32,11 +30,11 @@ _REMEMBERED = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a training text has in common with an evaluation text.
+    """What a text has in common with an indexed one.
 
     Attributes:
         reason: one of ``RULES``.
-        number: of the evaluation text.
+        number: of the indexed text.
         score: similarity; of a run, its length in characters.
     """
 
@@ -45,42 +43,49 @@ class Match:
     score: float
 
 
+class IndexedTexts(Protocol):
+    """Normalised texts, all different, that others are compared with."""
+
+    def batches(self) -> Iterator[Sequence[str]]:
+        """Yield the texts in batches; a text's number is its place in them."""
+
+    @property
+    def text(self) -> Callable[[int], str]:
+        """A function that returns the text of a number."""
+
+
 class _Index(Protocol):
-    """One way for a text to be known from evaluation: first all evaluation texts are added, then it is asked."""
+    """One way for a text to be known: first all known texts are added, then it is asked."""
 
     def add(self, texts: Sequence[str]) -> None:
-        """Take in further evaluation texts; they are numbered as they come."""
+        """Take in further known texts; they are numbered as they come."""
 
     def close(self) -> None:
         """Make ready to be asked."""
 
     def find(self, texts: Sequence[str]) -> dict[int, Match]:
-        """Return what is known of some training texts, by their place among them."""
+        """Return what is known of some texts, by their place among them."""
 
 
 class Decontamination:
-    """Finds what training texts have in common with evaluation texts.
+    """Finds what training texts have in common with evaluation texts, or the other way round.
 
     Args:
-        sources: pairs tables by the name of the evaluation source.
+        known: the texts of one side, which are indexed.
         settings: which rules are on.
-
-    Attributes:
-        held_out: the evaluation texts.
     """
 
-    def __init__(self, sources: Mapping[str, pa.Table], settings: DecontaminationSettings) -> None:
-        self.held_out = HeldOutTexts(sources)
+    def __init__(self, known: IndexedTexts, settings: DecontaminationSettings) -> None:
         self._indices: list[_Index] = []
         self._near: _NearTexts | None = None
         if settings.exact:
-            self._indices.append(_EqualTexts(self.held_out))
+            self._indices.append(_EqualTexts(known))
         if settings.near is not None:
-            self._near = _NearTexts(self.held_out, settings.near)
+            self._near = _NearTexts(known, settings.near)
             self._indices.append(self._near)
         if settings.shared_run is not None:
-            self._indices.append(_SharedRuns(self.held_out, settings.shared_run, settings.run_share))
-        for texts in self.held_out.batches():
+            self._indices.append(_SharedRuns(known, settings.shared_run, settings.run_share))
+        for texts in known.batches():
             for index in self._indices:
                 index.add(texts)
         for index in self._indices:
@@ -92,7 +97,7 @@ class Decontamination:
         return self._near.cut_short if self._near else 0
 
     def find(self, texts: Sequence[str]) -> list[Match | None]:
-        """Return for each normalised training text what evaluation has of it: an equal text, a similar one, a run."""
+        """Return for each normalised text what is known of it: an equal text, a similar one, a run."""
         found: dict[int, Match] = {}
         for index in self._indices:
             rest = [place for place in range(len(texts)) if place not in found]
@@ -102,8 +107,8 @@ class Decontamination:
 
 
 class _EqualTexts:
-    def __init__(self, held_out: HeldOutTexts) -> None:
-        self._held_out = held_out
+    def __init__(self, known: IndexedTexts) -> None:
+        self._known = known
         self._hashes: list[Hashes] = []
 
     def add(self, texts: Sequence[str]) -> None:
@@ -119,16 +124,16 @@ class _EqualTexts:
         return {
             place: Match("held_out_equal", number, 1.0)
             for place, number in enumerate(numbers.tolist())
-            if number >= 0 and self._held_out.text(number) == texts[place]
+            if number >= 0 and self._known.text(number) == texts[place]
         }
 
 
 class _NearTexts:
-    def __init__(self, held_out: HeldOutTexts, threshold: float) -> None:
+    def __init__(self, known: IndexedTexts, threshold: float) -> None:
         self._threshold = threshold
         self._bands = Bands(threshold)
         self._batches: list[Hashes] = []
-        self._shingles = lru_cache(maxsize=_REMEMBERED)(lambda number: shingles(held_out.text(number)))
+        self._shingles = lru_cache(maxsize=_REMEMBERED)(lambda number: shingles(known.text(number)))
         self.cut_short = 0
 
     def add(self, texts: Sequence[str]) -> None:
@@ -166,8 +171,8 @@ class _NearTexts:
 
 
 class _SharedRuns:
-    def __init__(self, held_out: HeldOutTexts, width: int, share: float) -> None:
-        self._held_out = held_out
+    def __init__(self, known: IndexedTexts, width: int, share: float) -> None:
+        self._known = known
         self._width = width
         self._share = share
         self._added = 0
@@ -192,7 +197,7 @@ class _SharedRuns:
 
     def find(self, texts: Sequence[str]) -> dict[int, Match]:
         found: dict[int, Match] = {}
-        examined: dict[tuple[int, int], int] = {}  # where the last run of a text with an evaluation text ended
+        examined: dict[tuple[int, int], int] = {}  # where the last run of a text with a known one ended
         for start, block in blocks(texts):
             runs, owners, positions = windows(block, self._width, tails=False)
             numbers = self._index.find(runs)
@@ -200,7 +205,7 @@ class _SharedRuns:
                 place, number, position = start + int(owners[hit]), int(numbers[hit]), int(positions[hit])
                 if place in found or position < examined.get((place, number), 0):
                     continue
-                text, other = texts[place], self._held_out.text(number)
+                text, other = texts[place], self._known.text(number)
                 before, after = self._shared(text, position, other)
                 examined[place, number] = position + after
                 if after and before + after >= self._share * min(len(text), len(other)):
