@@ -79,7 +79,9 @@ def bitext_tasks_from_folder(
                 sentences, translations = one_to_one(known, max_queries)
                 result.append(BitextTask(suite, read.name, language, document_language, sentences, translations))
     if not result:
-        raise UserError(f"{FOLDERS_KEY}={folder}: no query has a document in another language; expected a bitext (kind)")
+        raise UserError(
+            f"{FOLDERS_KEY}={folder}: no query has a document in another language; expected a bitext (kind)"
+        )
     return result
 
 

@@ -66,7 +66,7 @@ def classification_tasks_from_pairs(
     min_texts_per_label: int,
     max_texts_per_label: int | None,
 ) -> list[ClassificationTask]:
-    """Return a task for every language: the texts of :func:`clustering_tasks_from_pairs`, every second one to learn from.
+    """Return a task for every language: the texts of :func:`clustering_tasks_from_pairs`, half of them to learn from.
 
     Both halves are of the split that is measured, so a model has been trained on neither.
 
@@ -90,9 +90,7 @@ def classification_tasks_from_pairs(
     for language, texts in found.items():
         learnt = _listed({label: members[::2] for label, members in texts.items()})
         told = _listed({label: members[1::2] for label, members in texts.items()})
-        result.append(
-            ClassificationTask(suite, _name(tasks, "classification"), language, language, *learnt, *told)
-        )
+        result.append(ClassificationTask(suite, _name(tasks, "classification"), language, language, *learnt, *told))
     return result
 
 
@@ -132,9 +130,9 @@ def classification_tasks_from_folder(
 ) -> list[ClassificationTask]:
     """Return a task for every language of queries of a BEIR folder whose documents carry ``label``.
 
-    What is learnt from are the labelled documents that answer no query, so neither a text nor its translation is on both
-    sides; what is told are the queries, each by the label of what answers it. Where the two are of different languages,
-    it is zero-shot classification across languages, and the task's document language is that of the documents.
+    What is learnt from are the labelled documents that answer no query, so neither a text nor its translation is on
+    both sides; what is told are the queries, each by the label of what answers it. Where the two are of different
+    languages, it is classification across languages, and the task's document language is that of the documents.
 
     Args:
         folder: see :class:`~retrofit.evaluation.judged_folder.JudgedFolder`.

@@ -12,7 +12,7 @@ from retrofit.data.records import Split
 from retrofit.data.storage import PairSource
 from retrofit.evaluation.tasks import RetrievalTask
 from retrofit.evaluation.tasks_from_folder import tasks_from_beir
-from retrofit.evaluation.tasks_from_pairs import Pool, tasks_from_pairs
+from retrofit.evaluation.tasks_from_pairs import tasks_from_pairs
 
 _CHARACTERS = 3
 
@@ -23,12 +23,11 @@ def reranking_tasks_from_pairs(
     split: Split,
     tasks: Sequence[str] | None,
     languages: Sequence[str] | None,
-    pool: Pool,
     candidates: int,
     max_queries: int | None,
     max_passages: int | None,
 ) -> list[RetrievalTask]:
-    """Return the retrieval tasks of :func:`tasks_from_pairs`, each query with its candidates.
+    """Return a task for every query and document language: the queries of all tasks, each with its candidates.
 
     Args:
         source: the pairs.
@@ -36,16 +35,21 @@ def reranking_tasks_from_pairs(
         split: the split that is searched.
         tasks: tasks to take; None takes all.
         languages: languages to take; None takes all.
-        pool: what the candidates of a query are taken from, as in :func:`tasks_from_pairs`.
-        candidates: how many passages BM25 gives; what answers the query is added where it is not among them.
-        max_queries: most queries of each task and language pair.
-        max_passages: most passages of a pool.
+        candidates: how many passages of the language BM25 gives; what answers the query is added where it is not among
+            them.
+        max_queries: most queries of each task and language pair, drawn by content hash; None takes all.
+        max_passages: most passages of a language: all that answer a query, filled up with others by content hash.
 
     Raises:
         UserError: none of the tasks, or of the languages, is in the source, or the split is empty.
     """
-    found = tasks_from_pairs(source, suite, split, tasks, pool, max_queries, max_passages, languages=languages)
-    return with_candidates(found, candidates)
+    found = tasks_from_pairs(source, suite, split, tasks, "language", max_queries, max_passages, languages=languages)
+    merged: dict[tuple[str, str], RetrievalTask] = {}
+    for task in found:
+        key = task.query_language, task.document_language
+        before = merged.get(key, replace(task, task="reranking", queries={}, qrels={}))
+        merged[key] = replace(before, queries={**before.queries, **task.queries}, qrels={**before.qrels, **task.qrels})
+    return with_candidates([merged[key] for key in sorted(merged)], candidates)
 
 
 def reranking_tasks_from_folder(
@@ -107,9 +111,7 @@ def _candidates(
     task: RetrievalTask, index: bm25s.BM25, identifiers: Sequence[str], count: int
 ) -> Mapping[str, Sequence[str]]:
     asked = [pieces(text) for text in task.queries.values()]
-    places, _ = index.retrieve(
-        asked, k=min(count, len(identifiers)), show_progress=False, backend_selection="numpy"
-    )
+    places, _ = index.retrieve(asked, k=min(count, len(identifiers)), show_progress=False, backend_selection="numpy")
     return {
         query: sorted({*(identifiers[place] for place in found), *task.qrels[query]})
         for query, found in zip(task.queries, places.tolist(), strict=True)

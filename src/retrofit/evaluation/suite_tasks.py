@@ -42,7 +42,7 @@ FROM_PAIRS: Mapping[str, Callable[..., Sequence[Task]]] = {
     "clustering": clustering_tasks_from_pairs,
     "classification": classification_tasks_from_pairs,
 }
-"""What makes the tasks of a suite with a ``source``: called with the source, suite, split and the suite's other keys."""
+"""What makes the tasks of a suite with a ``source``: called with source, suite, split and the suite's other keys."""
 
 FROM_FOLDER: Mapping[str, Callable[..., Sequence[Task]]] = {
     "retrieval": tasks_from_beir,
@@ -54,7 +54,7 @@ FROM_FOLDER: Mapping[str, Callable[..., Sequence[Task]]] = {
     "clustering": clustering_tasks_from_folder,
     "classification": classification_tasks_from_folder,
 }
-"""What makes the tasks of a suite with a ``folder``: called with the folder, the suite and the suite's other keys."""
+"""What makes the tasks of a suite with a ``folder``: called with folder, suite and the suite's other keys."""
 
 
 def tasks_of_suite(
@@ -127,7 +127,9 @@ def suites_of_folders(folders: Sequence[str | Mapping[str, Any]]) -> dict[str, d
             raise UserError(f"{FOLDERS_KEY}[{number}]={path}: no such folder; expected a path, or a mapping with path")
         name = options.pop("name", None) or Path(path).resolve().name
         if name in suites:
-            raise UserError(f"{FOLDERS_KEY}[{number}]={path}: a second suite named {name}; expected another name (name)")
+            raise UserError(
+                f"{FOLDERS_KEY}[{number}]={path}: a second suite named {name}; expected another name (name)"
+            )
         kind = "sts" if any((Path(path) / file).exists() for file in SIMILARITY_FILES) else "retrieval"
         suites[name] = {"kind": kind, "folder": path, **options}
     return suites

@@ -67,7 +67,12 @@ def cross_lingual_tasks_from_pairs(
     both = None if languages is None or document_languages is None else {*languages, *document_languages}
     texts = parallel_pairs(source, suite, split, tasks, None if both is None else sorted(both))
     found = _cross_lingual(
-        texts, suite, sorted(languages or texts.queries), sorted(document_languages or texts.corpora), max_queries, max_passages
+        texts,
+        suite,
+        sorted(languages or texts.queries),
+        sorted(document_languages or texts.corpora),
+        max_queries,
+        max_passages,
     )
     if not found:
         raise UserError(f"evaluation.suites.{suite}: no query has an answer in another language")
@@ -217,21 +222,29 @@ def parallel_folder(folder: JudgedFolder) -> ParallelTexts:
         language: {query: folder.queries[query].text for query in members} for language, members in by_language.items()
     }
     judged_across = any(
-        folder.document_language(document) != language
+        folder.document_language(answer) != language
         for language, members in by_language.items()
         for query in members
-        for document in folder.qrels[query]
+        for answer in folder.qrels[query]
     )
     answers: dict[str, dict[str, dict[str, int]]] = {}
     for query, judged in folder.qrels.items():
-        found = dict(judged)
-        for document, grade in () if judged_across else judged.items():
-            for parallel in groups.get(folder.documents[document].group or "", ()):
-                if folder.document_language(parallel) != folder.document_language(document):
-                    found[parallel] = max(grade, found.get(parallel, 0))
-        for document, grade in found.items():
-            answers.setdefault(query, {}).setdefault(folder.document_language(document), {})[document] = grade
+        found = dict(judged) if judged_across else _through_groups(folder, judged, groups)
+        for answer, grade in found.items():
+            answers.setdefault(query, {}).setdefault(folder.document_language(answer), {})[answer] = grade
     return ParallelTexts(queries, corpora, answers)
+
+
+def _through_groups(
+    folder: JudgedFolder, judged: Mapping[str, int], groups: Mapping[str, Sequence[str]]
+) -> dict[str, int]:
+    """Return the answers of a query and, with their grades, the documents of other languages in the answers' groups."""
+    found = dict(judged)
+    for answer, grade in judged.items():
+        for parallel in groups.get(folder.documents[answer].group or "", ()):
+            if folder.document_language(parallel) != folder.document_language(answer):
+                found[parallel] = max(grade, found.get(parallel, 0))
+    return found
 
 
 def _cross_lingual(
@@ -250,9 +263,7 @@ def _cross_lingual(
                 query for query in texts.queries.get(language, {}) if texts.answers[query].get(document_language)
             ]
             if language != document_language and answered:
-                drawn[language] = {
-                    query: texts.answers[query][document_language] for query in answered[:max_queries]
-                }
+                drawn[language] = {query: texts.answers[query][document_language] for query in answered[:max_queries]}
         answers = {passage for qrels in drawn.values() for judged in qrels.values() for passage in judged}
         corpus = reduced_pool(texts.corpora.get(document_language, {}), answers, max_passages)
         for language, qrels in drawn.items():
@@ -281,7 +292,9 @@ def _mixed(
             judged: dict[str, int] = {}
             for there in counted:
                 judged |= {
-                    passage: grade for passage, grade in texts.answers[query].get(there, {}).items() if passage in corpus
+                    passage: grade
+                    for passage, grade in texts.answers[query].get(there, {}).items()
+                    if passage in corpus
                 }
             if judged and len(of_language) != max_queries:
                 of_language[query] = judged

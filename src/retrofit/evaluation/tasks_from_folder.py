@@ -137,7 +137,7 @@ def _language_of(languages: Iterable[str | None], of_queries: str) -> str:
 def _named(tasks: list[RetrievalTask], name: str) -> list[RetrievalTask]:
     """Return tasks that are named by their subset under the name of the folder, and the subset where that is not one.
 
-    Results tell tasks of a suite apart by name and languages: two subsets in the same languages need names of their own.
+    Results tell tasks of a suite apart by name and languages: two subsets in the same languages need different names.
     """
     times = Counter((task.query_language, task.document_language) for task in tasks)
     return [

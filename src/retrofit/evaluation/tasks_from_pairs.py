@@ -70,10 +70,10 @@ def tasks_from_pairs(
     wanted: dict[tuple[str, ...], set[str]] = {}
     for key, texts in queries.items():
         wanted.setdefault(pool_of[key], set()).update(*(relevant[query_id, key[2]] for query_id in texts))
-    pools = {key: reduced_pool(passages, wanted.get(key, set()), max_passages) for key, passages in pools.items()}
+    reduced = {key: reduced_pool(passages, wanted.get(key, set()), max_passages) for key, passages in pools.items()}
     result = []
     for key in sorted(queries):
-        corpus = pools[pool_of[key]]
+        corpus = reduced[pool_of[key]]
         qrels = {
             query_id: {
                 passage_id: grade for passage_id, grade in relevant[query_id, key[2]].items() if passage_id in corpus

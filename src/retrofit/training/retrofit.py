@@ -119,7 +119,7 @@ class Job:
         return mined
 
     def measure(self, encoder: BiEncoder, weights: str, label: str, *, validation: bool = False) -> pa.Table:
-        """Return per-query results on the test split's retrieval suites, or the smaller ones of the validation split."""
+        """Return per-query results on the test split's retrieval suites, or on the validation split's smaller ones."""
         evaluation = self.config["evaluation"]
         suites = {
             name: dict(suite)

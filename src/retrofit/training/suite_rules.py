@@ -44,7 +44,11 @@ def suite_rules(
         yield suite.get("kind") in kinds, f"{key}.{name}.kind", f"one of {', '.join(kinds)}"
         if of_folder:
             exists = isinstance(suite["folder"], str) and Path(suite["folder"]).is_dir()
-            yield exists and "source" not in suite, f"{key}.{name}.folder", "a folder that exists, and no source beside it"
+            yield (
+                exists and "source" not in suite,
+                f"{key}.{name}.folder",
+                "a folder that exists, and no source beside it",
+            )
         else:
             yield suite.get("source") in sources, f"{key}.{name}.source", f"one of {', '.join(sources)}, or a folder"
         known = suite_keys(suite["kind"], of_folder=of_folder)

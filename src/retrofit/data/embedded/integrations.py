@@ -51,8 +51,8 @@ def read_integrations(
         languages: languages to read; English is read in any case, as the other side of the bitext.
         bitext_per_language: at most so many bitext rows per language, chosen by a hash of their keys: a larger number
             takes the same ones and more, and languages share their keys. ``None`` takes all.
-        group_by_key: whether the group of a label and its text is their key, ``<integration>.<path in the file>``, which
-            all languages share, and not the integration.
+        group_by_key: whether the group of a label and its text is not the integration but their key,
+            ``<integration>.<path in the file>``, which all languages share.
     """
     reading = Reading(SOURCE)
     with zipfile.ZipFile(wheel) as archive:

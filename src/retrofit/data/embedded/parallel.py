@@ -1,7 +1,7 @@
 """The held-out interface texts by key: what asks and answers the same in every language.
 
-The embedded corpus groups its pairs by integration, so that none is divided between splits. Here the group is the key of
-the text, ``<integration>.<path in the file>``, which all languages share, and the splits are those of the embedded
+The embedded corpus groups its pairs by integration, so that none is divided between splits. Here the group is the key
+of the text, ``<integration>.<path in the file>``, which all languages share, and the splits are those of the embedded
 corpus: a query of one language can be searched in the passages of another, and what answers it there is known.
 """
 

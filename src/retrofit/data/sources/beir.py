@@ -1,7 +1,7 @@
 """BEIR's layout (Thakur et al. 2021): documents, queries and judgements, with the place of every row.
 
-Beyond BEIR, documents and queries may carry ``lang``, ``subset``, ``group`` and ``label``, and a folder may hold ``train.jsonl``
-with a query and a positive a line.
+Beyond BEIR, documents and queries may carry ``lang``, ``subset``, ``group`` and ``label``, and a folder may hold
+``train.jsonl`` with a query and a positive a line.
 """
 
 from __future__ import annotations
