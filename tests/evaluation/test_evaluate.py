@@ -134,9 +134,14 @@ def test_results_survive_parquet(encoder: BiEncoder, tasks: list[RetrievalTask],
 
 
 SUITES: dict[str, dict[str, Any]] = {
-    "held_out": {"source": "own", "tasks": ["field_help"], "pool": "language", "max_queries": 2, "max_passages": None},
-    "retention_bitext": {"source": "own", "tasks": ["bitext"], "pool": "task", "max_queries": 2, "max_passages": 5},
-}
+    "held_out": {
+        "kind": "retrieval", "source": "own", "tasks": ["field_help"], "pool": "language", "max_queries": 2,
+        "max_passages": None,
+    },
+    "retention_bitext": {
+        "kind": "retrieval", "source": "own", "tasks": ["bitext"], "pool": "task", "max_queries": 2, "max_passages": 5,
+    },
+}  # fmt: skip
 
 
 def suites(encoder: Any, store: ArtefactStore, source: PairSource, **changes: Any) -> pa.Table:

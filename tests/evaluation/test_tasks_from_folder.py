@@ -1,4 +1,4 @@
-"""Retrieval tasks from BEIR folders."""
+"""Retrieval tasks from BEIR folders, and pairs of sentences."""
 
 from __future__ import annotations
 
@@ -10,26 +10,9 @@ from typing import Any
 import pytest
 
 from retrofit.errors import UserError
-from retrofit.evaluation.tasks_from_folder import folder_fingerprint, tasks_from_beir
-
-
-def beir(
-    folder: Path,
-    corpus: list[Any],
-    queries: list[Any],
-    qrels: str,
-    *,
-    zipped: bool = False,
-) -> Path:
-    (folder / "qrels").mkdir(parents=True)
-    for name, rows in (("corpus.jsonl", corpus), ("queries.jsonl", queries)):
-        text = "".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
-        if zipped:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
-        else:
-            (folder / name).write_text(text, encoding="utf-8")
-    (folder / "qrels" / "test.tsv").write_text(qrels, encoding="utf-8")
-    return folder
+from retrofit.evaluation.judged_folder import folder_fingerprint
+from retrofit.evaluation.tasks_from_folder import similarity_tasks, tasks_from_beir
+from tests.evaluation.beir_folders import beir
 
 
 CORPUS = [{"_id": "d1", "title": "Tee", "text": "お茶"}, {"_id": "d2", "text": "קפה"}, {"_id": "d3", "text": "milk"}]
@@ -131,3 +114,94 @@ def test_the_fingerprint_of_a_folder_is_that_of_its_contents(tmp_path: Path) -> 
     assert folder_fingerprint(beir(tmp_path / "b", CORPUS, QUERIES, QRELS)) == first
     assert folder_fingerprint(beir(tmp_path / "c", CORPUS, QUERIES[:2], QRELS)) != first
     assert folder_fingerprint(beir(tmp_path / "d", CORPUS, QUERIES, QRELS + "q3\td1\t1\n")) != first
+
+
+def test_queries_of_every_language_are_a_task_of_their_own(tmp_path: Path) -> None:
+    corpus = [{"_id": "d1", "text": "tea", "lang": "en"}, {"_id": "d2", "text": "Kaffee", "lang": "de"}]
+    queries = [
+        {"_id": "q1", "text": "Trank", "lang": "de"},
+        {"_id": "q2", "text": "drink", "lang": "en"},
+        {"_id": "q3", "text": "Getränk", "lang": "de"},
+    ]
+    folder = beir(tmp_path, corpus, queries, "q1\td1\t1\nq2\td1\t1\nq3\td2\t1\n")
+    german, english = tasks_from_beir(folder, "suite")
+    assert (german.query_language, german.document_language) == ("de", "mixed")
+    assert german.queries == {"q1": "Trank", "q3": "Getränk"}
+    assert english.queries == {"q2": "drink"}
+    assert german.corpus == english.corpus == {"d1": "tea", "d2": "Kaffee"}
+    assert tasks_from_beir(folder, "suite", languages=["en", "fr"]) == [english]
+    with pytest.raises(UserError, match=r"^folders=.*languages fr not in it; it has de, en$"):
+        tasks_from_beir(folder, "suite", languages=["fr"])
+
+
+def test_subsets_of_one_language_have_names_of_their_own(tmp_path: Path) -> None:
+    corpus = [{"_id": f"d{part}", "text": part, "lang": "en", "subset": part} for part in ("law", "news")]
+    queries = [{"_id": f"q{part}", "text": part, "lang": "en", "subset": part} for part in ("law", "news")]
+    tasks = tasks_from_beir(beir(tmp_path / "set", corpus, queries, "qlaw\tdlaw\t1\nqnews\tdnews\t1\n"), "suite")
+    assert [(task.task, list(task.corpus)) for task in tasks] == [("set/law", ["dlaw"]), ("set/news", ["dnews"])]
+
+
+def test_long_documents_are_those_of_the_queries_all_of_whose_answers_are_long(tmp_path: Path) -> None:
+    corpus = [*CORPUS, {"_id": "long", "text": "tea " * 20}]
+    folder = beir(tmp_path, corpus, QUERIES, "q1\tlong\t1\nq2\tlong\t1\nq2\td2\t1\nq3\td2\t1\n")
+    (task,) = tasks_from_beir(folder, "suite", min_characters=50)
+    assert task.queries == {"q1": "tea"}
+    assert len(task.corpus) == 4
+    with pytest.raises(UserError, match=r"min_characters=500"):
+        tasks_from_beir(folder, "suite", min_characters=500)
+
+
+PAIRS = [
+    {"_id": "1", "lang": "de", "split": "test", "sentence1": "a", "sentence2": "b", "score": 5},
+    {"_id": "1", "lang": "en", "split": "test", "sentence1": "c", "sentence2": "d", "score": 0.5},
+    {"_id": "2", "lang": "de", "split": "dev", "sentence1": "e", "sentence2": "f", "score": 3},
+    {"_id": "3", "lang": "de", "split": "test", "sentence1": "a", "sentence2": "h", "score": 1},
+]
+
+
+def sts(folder: Path, rows: list[Any], *, zipped: bool = False) -> Path:
+    folder.mkdir(exist_ok=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    if zipped:
+        (folder / "sts.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    else:
+        (folder / "sts.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_pairs_of_sentences_of_the_test_split(tmp_path: Path, zipped: bool) -> None:
+    folder = sts(tmp_path / "alike", PAIRS, zipped=zipped)
+    german, english = similarity_tasks(folder, "suite")
+    assert (german.suite, german.task, german.query_language, german.document_language) == (
+        "suite", "alike", "de", "de",
+    )  # fmt: skip
+    assert list(zip(german.first, german.second, german.scores, strict=True)) == [("a", "b", 5.0), ("a", "h", 1.0)]
+    assert english.scores == (0.5,)
+    (alone,) = similarity_tasks(folder, "suite", ["de"], max_pairs=1)
+    assert alone.second == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"score": "5"}, "row 5, field score: not a number (5), expected a number"),
+        ({"score": True}, "row 5, field score: not a number"),
+        ({"sentence2": None}, "row 5, field sentence2: null field"),
+        ({"sentence1": 7}, "row 5, field sentence1: not a text"),
+        ({"split": "best"}, "row 5, field split: unknown split (best)"),
+    ],
+)
+def test_bad_pairs_of_sentences_are_named(tmp_path: Path, row: dict[str, Any], expected: str) -> None:
+    folder = sts(tmp_path, [*PAIRS, PAIRS[0] | row])
+    with pytest.raises(UserError) as caught:
+        similarity_tasks(folder, "suite")
+    assert str(caught.value).startswith(f"{folder}/sts.jsonl, {expected}")
+
+
+def test_pairs_of_sentences_that_are_not_there_are_named(tmp_path: Path) -> None:
+    (tmp_path / "SOURCE.md").write_text("none", encoding="utf-8")
+    with pytest.raises(UserError, match=r"expected one$"):
+        similarity_tasks(tmp_path, "suite")
+    with pytest.raises(UserError, match=r"no pair of the test split$"):
+        similarity_tasks(sts(tmp_path, PAIRS[2:3]), "suite")

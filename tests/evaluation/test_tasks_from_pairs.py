@@ -125,6 +125,15 @@ def test_an_unknown_task_is_an_error_that_names_the_key_of_the_suite() -> None:
     assert "task_mix" not in str(caught.value)
 
 
+def test_languages_are_those_of_both_sides() -> None:
+    assert set(built(languages=["en"])) == {("help", "en", "en"), ("desc", "en", "en")}
+    assert set(built(languages=["de", "en", "fr"])) == set(built())
+    with pytest.raises(UserError, match=r"^evaluation\.suites\.s\.languages: fr not in the data source"):
+        built(languages=["fr"])
+    with pytest.raises(UserError, match=r"^evaluation\.suites\.s: .* of these tasks and languages"):
+        built(languages=["de"], tasks=["help"])
+
+
 BOTH = ["help", "desc"]
 MANY = [pair(f"q{n}", f"a{n}", *([f"b{n}"] if n % 3 == 0 else []), task=("help", "desc")[n % 2]) for n in range(40)]
 

@@ -30,6 +30,7 @@ def select(
     tasks: Sequence[str] | None = None,
     languages: Sequence[str] | None = None,
     tasks_key: str = "task_mix.tasks",
+    languages_key: str = "languages.languages",
 ) -> np.ndarray:
     """Return the row numbers (int64, ascending) of a split whose task is wanted and whose languages are both wanted.
 
@@ -41,6 +42,7 @@ def select(
         tasks: tasks to take; None takes all.
         languages: languages to take; a cross-lingual pair needs both of its own among them. None takes all.
         tasks_key: the configuration key an error about the tasks names.
+        languages_key: the configuration key an error about the languages names.
 
     Raises:
         UserError: none of the tasks, or none of the languages, is in the table.
@@ -50,7 +52,7 @@ def select(
         _check_known(tasks, ["task"], table, tasks_key)
         keep &= _is_any(table, "task", tasks)
     if languages is not None:
-        _check_known(languages, ["language", "document_language"], table, "languages.languages")
+        _check_known(languages, ["language", "document_language"], table, languages_key)
         keep &= _is_any(table, "language", languages)
         keep &= _is_any(table, "document_language", languages)
     return np.flatnonzero(keep)

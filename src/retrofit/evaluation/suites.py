@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
-from retrofit.artefacts import ArtefactStore, fingerprint
+from retrofit.artefacts import ArtefactStore
 from retrofit.data.records import Split
 from retrofit.data.storage import PairSource
 from retrofit.evaluation.evaluate import evaluate, read_results, write_results
+from retrofit.evaluation.suite_tasks import suite_identity, tasks_of_suite
 from retrofit.evaluation.tasks import RetrievalTask
-from retrofit.evaluation.tasks_from_pairs import tasks_from_pairs
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.precision import EncodingSettings
 
@@ -75,7 +75,7 @@ def evaluate_suites(
         encoder: the model.
         weights: what identifies its weights.
         sources: where the suites' pairs come from, by name.
-        suites: by name, the source and the further keyword arguments of :func:`tasks_from_pairs` that describe it.
+        suites: specifications of retrieval suites by name, as :func:`tasks_of_suite` takes them.
         split: the split that is searched.
         settings: how texts are encoded.
         store: the cache.
@@ -83,12 +83,8 @@ def evaluate_suites(
     """
     tables = []
     for suite, specification in suites.items():
-        arguments = dict(specification)
-        source = sources[arguments.pop("source")]
-        tasks = tasks_from_pairs(source, suite, split, **arguments)
-        identity = fingerprint(
-            {"source": source.fingerprint, "suite": suite, "split": split, "specification": arguments}
-        )
+        tasks = cast("list[RetrievalTask]", tasks_of_suite(suite, specification, sources, split))
+        identity = suite_identity(suite, specification, sources, split)
         named = f"{label} on {suite} ({split})"
         tables.append(evaluate_tasks(encoder, weights, tasks, identity, settings, store, named))
     return pa.concat_tables(tables)

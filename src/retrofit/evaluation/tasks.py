@@ -116,7 +116,7 @@ class ClassificationTask:
         suite: the group of tasks it is reported under.
         task: its name.
         query_language: language of the texts.
-        document_language: likewise.
+        document_language: language of the texts that are learnt from.
         train_texts: what the classifier learns from; none of them is among the others.
         train_labels: of each, in its place.
         texts: all different.

@@ -1,65 +1,146 @@
-"""Tasks read from BEIR folders, and what of them depends on their contents."""
+"""Retrieval tasks read from BEIR folders, and pairs of sentences with what people found of them."""
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from retrofit.data.sources.beir import beir_tables, read_documents, read_judgements, read_queries, stop
+from retrofit.data.sources.beir import stop
+from retrofit.data.sources.columns import value_at
 from retrofit.data.sources.files import find_files
 from retrofit.data.sources.refusals import Reason, RefusedRowError
+from retrofit.data.sources.rows import read_jsonl
+from retrofit.data.sources.validation import check_split
 from retrofit.errors import UserError
-from retrofit.evaluation.tasks import RetrievalTask
+from retrofit.evaluation.judged_folder import FOLDERS_KEY, SIMILARITY_FILES, JudgedFolder, wanted
+from retrofit.evaluation.tasks import RetrievalTask, SimilarityTask
+from retrofit.evaluation.tasks_across_languages import MIXED
 
-FOLDERS_KEY = "folders"
-"""The key that names BEIR folders."""
 
-
-def tasks_from_beir(folder: Path, suite: str, max_queries: int | None = None) -> list[RetrievalTask]:
-    """Return the retrieval tasks of a BEIR folder, one for each ``subset`` of its documents.
-
-    Beyond BEIR (Thakur et al. 2021), documents and queries may carry ``lang`` and ``subset``: a query is then searched
-    among the documents of its own subset only. Files may be gzipped.
+def tasks_from_beir(
+    folder: Path,
+    suite: str,
+    max_queries: int | None = None,
+    languages: Sequence[str] | None = None,
+    min_characters: int | None = None,
+) -> list[RetrievalTask]:
+    """Return the retrieval tasks of a BEIR folder, one for each ``subset`` of its documents and language of queries.
 
     Args:
-        folder: holds ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/test.tsv``.
+        folder: see :class:`~retrofit.evaluation.judged_folder.JudgedFolder`.
         suite: name of the suite.
-        max_queries: most queries of each subset, the first of the file; None takes all.
+        max_queries: most queries of each task, the first of the judgements; None takes all.
+        languages: languages of queries; None takes all.
+        min_characters: take only the queries all of whose answers have at least so many characters: the task of long
+            documents. The corpus stays whole. None takes all.
 
     Raises:
-        UserError: a file is missing, a row cannot be read, or the qrels name an unknown query or passage.
+        UserError: a file is missing, a row cannot be read, the qrels name an unknown query or passage, or there are
+            queries in none of the languages.
     """
-    tables = beir_tables(find_files(str(folder), FOLDERS_KEY), str(folder), FOLDERS_KEY)
-    if tables.documents is None or tables.queries is None or "test" not in tables.judgements:
-        raise UserError(f"{FOLDERS_KEY}={folder}: expected corpus.jsonl, queries.jsonl and qrels/test.tsv")
+    read = JudgedFolder.read(folder)
     corpora: dict[str, dict[str, str]] = {}
-    subset_of_passage: dict[str, str] = {}
-    for _, document in read_documents(tables.documents(), stop):
-        corpora.setdefault(document.subset, {})[document.identifier] = document.text
-        subset_of_passage[document.identifier] = document.subset
-    queries = {query.identifier: query for _, query in read_queries(tables.queries(), stop)}
-
-    qrels: dict[str, dict[str, dict[str, int]]] = {}
-    for row, judgement in read_judgements(tables.judgements["test"](), stop):
-        query, subset = queries.get(judgement.query), subset_of_passage.get(judgement.passage)
-        if query is None or subset is None:
-            reason = Reason.UNKNOWN_QUERY if query is None else Reason.UNKNOWN_PASSAGE
-            stop(row, RefusedRowError(reason, found=judgement.query if query is None else judgement.passage))
-        elif judgement.score > 0 and query.subset in ("", subset):
-            qrels.setdefault(subset, {}).setdefault(judgement.query, {})[judgement.passage] = judgement.score
+    document_languages: dict[str, set[str | None]] = {}
+    for identifier, document in read.documents.items():
+        corpora.setdefault(document.subset, {})[identifier] = document.text
+        document_languages.setdefault(document.subset, set()).add(document.language)
+    judged: dict[tuple[str, str], dict[str, dict[str, int]]] = {}
+    for query, grades in read.qrels.items():
+        for subset, answers in _by_subset(read, grades).items():
+            if all(len(corpora[subset][answer]) >= (min_characters or 0) for answer in answers):
+                judged.setdefault((subset, read.query_language(query, subset)), {})[query] = answers
+    if min_characters and not judged:
+        raise UserError(f"{FOLDERS_KEY}={folder}: min_characters={min_characters}: no query has answers of that length")
+    if languages is not None:
+        known = wanted(languages, {language for _, language in judged}, folder)
+        judged = {key: qrels for key, qrels in judged.items() if key[1] in known}
     result = []
-    for subset, judged in sorted(qrels.items()):
-        kept = dict(list(judged.items())[:max_queries])
-        language = queries[next(iter(kept))].language or subset or "unknown"
-        texts = {query_id: queries[query_id].text for query_id in kept}
-        result.append(RetrievalTask(suite, folder.name, language, language, texts, corpora[subset], kept))
+    for (subset, language), qrels in sorted(judged.items()):
+        kept = dict(list(qrels.items())[:max_queries])
+        queries = {query: read.queries[query].text for query in kept}
+        searched = _language_of(document_languages[subset], language)
+        result.append(RetrievalTask(suite, subset, language, searched, queries, corpora[subset], kept))
+    return _named(result, read.name)
+
+
+def similarity_tasks(
+    folder: Path, suite: str, languages: Sequence[str] | None = None, max_pairs: int | None = None
+) -> list[SimilarityTask]:
+    """Return the pairs of sentences of a folder, one task a language.
+
+    ``sts.jsonl`` (or ``sts.jsonl.gz``) holds a pair a line: ``sentence1``, ``sentence2``, ``score`` (a number), and
+    where there are several languages or splits ``lang`` and ``split``; only the test split is taken.
+
+    Args:
+        folder: holds the file.
+        suite: name of the suite.
+        languages: languages to take; None takes all.
+        max_pairs: most pairs of each language, the first of the file; None takes all.
+
+    Raises:
+        UserError: the file is missing or has no test pairs, a row cannot be read, or none of the languages is in it.
+    """
+    files = [file for file in find_files(str(folder), FOLDERS_KEY) if Path(file.path).name in SIMILARITY_FILES]
+    if len(files) != 1:
+        raise UserError(f"{FOLDERS_KEY}={folder}: holds {len(files)} of sts.jsonl and sts.jsonl.gz; expected one")
+    found: dict[str, list[tuple[str, str, float]]] = {}
+    for row in read_jsonl(files[0]):
+        try:
+            if row.problem is not None:
+                raise row.problem
+            if check_split(row.values.get("split") or "test") == "test":
+                language, pair = _similarity(row.values)
+                found.setdefault(language, []).append(pair)
+        except RefusedRowError as error:
+            stop(row, error)
+    if not found:
+        raise UserError(f"{files[0].shown}: no pair of the test split")
+    result = []
+    for language in wanted(languages, found, folder):
+        first, second, scores = zip(*found[language][:max_pairs], strict=True)
+        result.append(SimilarityTask(suite, folder.resolve().name, language, language, first, second, scores))
     return result
 
 
-def folder_fingerprint(folder: Path) -> str:
-    """Return 16 hex digits over the contents of a BEIR folder's files."""
-    digest = hashlib.sha256()
-    for path in sorted((*folder.glob("*.jsonl*"), *folder.glob("qrels/*.tsv"))):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+def _similarity(values: Mapping[str, Any]) -> tuple[str, tuple[str, str, float]]:
+    """Return the language of a pair of sentences, and the two with their score."""
+    sentences = []
+    for field in ("sentence1", "sentence2"):
+        text = value_at(values, field, field)
+        if not isinstance(text, str):
+            raise RefusedRowError(Reason.NULL_FIELD if text is None else Reason.NOT_A_TEXT, field, text)
+        sentences.append(text)
+    score = value_at(values, "score", "score")
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        raise RefusedRowError(Reason.NOT_A_NUMBER, "score", score)
+    return str(values.get("lang") or "unknown"), (sentences[0], sentences[1], float(score))
+
+
+def _by_subset(folder: JudgedFolder, grades: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for document, grade in grades.items():
+        found.setdefault(folder.documents[document].subset, {})[document] = grade
+    return found
+
+
+def _language_of(languages: Iterable[str | None], of_queries: str) -> str:
+    """Return the language of a corpus; that of the queries where its documents name none."""
+    named = {language for language in languages if language}
+    if len(named) > 1:
+        return MIXED
+    return named.pop() if named else of_queries
+
+
+def _named(tasks: list[RetrievalTask], name: str) -> list[RetrievalTask]:
+    """Return tasks that are named by their subset under the name of the folder, and the subset where that is not one.
+
+    Results tell tasks of a suite apart by name and languages: two subsets in the same languages need different names.
+    """
+    times = Counter((task.query_language, task.document_language) for task in tasks)
+    return [
+        replace(task, task=name if times[task.query_language, task.document_language] == 1 else f"{name}/{task.task}")
+        for task in tasks
+    ]

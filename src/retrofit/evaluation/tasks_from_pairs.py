@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from retrofit.data.records import Split, shown_id
 from retrofit.data.selection import cap_per_stratum, select
 from retrofit.data.storage import PairSource, RowReader
@@ -23,6 +25,7 @@ def tasks_from_pairs(
     max_queries: int | None,
     max_passages: int | None,
     seed: int = 0,
+    languages: Sequence[str] | None = None,
 ) -> list[RetrievalTask]:
     """Return one retrieval task for every task, query language and document language of a split.
 
@@ -37,14 +40,13 @@ def tasks_from_pairs(
         max_queries: most queries of each task and language pair, drawn by content hash.
         max_passages: most passages of a pool: every one that answers a query, filled up with others by content hash.
         seed: of the draw of queries.
+        languages: languages to take; a cross-lingual pair needs both of its own among them. None takes all.
 
     Raises:
-        UserError: none of the tasks is in the source, or the split is empty.
+        UserError: none of the tasks, or of the languages, is in the source, or the split is empty.
     """
     table = source.pairs
-    rows = select(table, split, tasks, tasks_key=f"evaluation.suites.{suite}.tasks")
-    if len(rows) == 0:
-        raise UserError(f"evaluation.suites.{suite}: its source has no {split} pairs of these tasks")
+    rows = rows_of_suite(source, suite, split, tasks, languages)
     pools: dict[tuple[str, ...], dict[str, str]] = {}
     relevant: dict[tuple[str, str], dict[str, int]] = {}
     reader = RowReader(table)
@@ -68,10 +70,10 @@ def tasks_from_pairs(
     wanted: dict[tuple[str, ...], set[str]] = {}
     for key, texts in queries.items():
         wanted.setdefault(pool_of[key], set()).update(*(relevant[query_id, key[2]] for query_id in texts))
-    pools = {key: _reduced(passages, wanted.get(key, set()), max_passages) for key, passages in pools.items()}
+    reduced = {key: reduced_pool(passages, wanted.get(key, set()), max_passages) for key, passages in pools.items()}
     result = []
     for key in sorted(queries):
-        corpus = pools[pool_of[key]]
+        corpus = reduced[pool_of[key]]
         qrels = {
             query_id: {
                 passage_id: grade for passage_id, grade in relevant[query_id, key[2]].items() if passage_id in corpus
@@ -82,8 +84,37 @@ def tasks_from_pairs(
     return result
 
 
-def _reduced(passages: dict[str, str], answers: set[str], most: int | None) -> dict[str, str]:
-    """Return a pool's answers and, up to ``most`` passages together, those with the lowest content hashes."""
+def rows_of_suite(
+    source: PairSource, suite: str, split: Split, tasks: Sequence[str] | None, languages: Sequence[str] | None
+) -> np.ndarray:
+    """Return the row numbers (int64, ascending) of the pairs a suite is made of.
+
+    Args:
+        source: the pairs.
+        suite: name of the suite, for messages.
+        split: the split to take.
+        tasks: tasks to take; None takes all.
+        languages: languages to take; a cross-lingual pair needs both of its own among them. None takes all.
+
+    Raises:
+        UserError: none of the tasks, or of the languages, is in the source, or none of its pairs is wanted.
+    """
+    key = f"evaluation.suites.{suite}"
+    rows = select(source.pairs, split, tasks, languages, f"{key}.tasks", f"{key}.languages")
+    if len(rows) == 0:
+        of = "tasks" if languages is None else "tasks and languages"
+        raise UserError(f"{key}: its source has no {split} pairs of these {of}")
+    return rows
+
+
+def reduced_pool(passages: Mapping[str, str], answers: set[str], most: int | None) -> Mapping[str, str]:
+    """Return a pool's answers and, up to ``most`` passages together, those with the lowest identifiers.
+
+    Args:
+        passages: text by identifier, which is a content hash.
+        answers: identifiers that stay.
+        most: None keeps all.
+    """
     if most is None or len(passages) <= most:
         return passages
     others = sorted(passages.keys() - answers)[: max(0, most - len(answers))]

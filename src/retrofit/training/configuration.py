@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from retrofit.errors import UserError
-from retrofit.evaluation.tasks_from_pairs import Pool
 from retrofit.losses.objective import needs_teacher
 from retrofit.losses.temperature import LOWEST_LEARNT
 from retrofit.training.allowed_values import (
@@ -25,6 +24,7 @@ from retrofit.training.allowed_values import (
     Number,
 )
 from retrofit.training.interpolation import weights_to_try
+from retrofit.training.suite_rules import suite_rules
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -175,10 +175,9 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
         f"0 with adapter.config.bias={biases}: a bias that learns stays when the adapter is switched off (anchor=none)",
     )
     yield "held_out" in suites, "evaluation.suites", "a suite named held_out"
-    for name, suite in suites.items():
-        sources = config["evaluation"]["sources"]
-        yield suite["source"] in sources, f"evaluation.suites.{name}.source", f"one of {', '.join(sources)}"
-        yield suite["pool"] in get_args(Pool), f"evaluation.suites.{name}.pool", f"one of {', '.join(get_args(Pool))}"
+    yield from suite_rules(suites, config["evaluation"]["sources"])
+    retrieval = suites["held_out"]["kind"] == "retrieval" and "source" in suites["held_out"]
+    yield retrieval, "evaluation.suites.held_out.kind", "retrieval from a source: it is what training is judged by"
     yield from _process_rules(config)
     both_kinds = len({name.startswith("retention") for name in suites}) == 2
     yield (

@@ -11,9 +11,10 @@ import yaml
 from retrofit.artefacts import ArtefactStore, fingerprint, write_text
 from retrofit.errors import UserError
 from retrofit.evaluation.evaluate import write_results
+from retrofit.evaluation.judged_folder import folder_fingerprint
 from retrofit.evaluation.suites import evaluate_tasks
 from retrofit.evaluation.summary import metrics_frame
-from retrofit.evaluation.tasks_from_folder import folder_fingerprint, tasks_from_beir
+from retrofit.evaluation.tasks_from_folder import tasks_from_beir
 from retrofit.instantiation import instantiate
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import weights_fingerprint

@@ -118,9 +118,13 @@ class Job:
         return mined
 
     def measure(self, encoder: BiEncoder, weights: str, label: str, *, validation: bool = False) -> pa.Table:
-        """Return per-query results on the test split's suites, or on the smaller ones of the validation split."""
+        """Return per-query results on the test split's retrieval suites, or on the validation split's smaller ones."""
         evaluation = self.config["evaluation"]
-        suites = {name: dict(suite) for name, suite in evaluation["suites"].items()}
+        suites = {
+            name: dict(suite)
+            for name, suite in evaluation["suites"].items()
+            if suite["kind"] == "retrieval" and "source" in suite
+        }
         if validation:
             for name, suite in suites.items():
                 suite.update(evaluation["validation"].get(name, {}))

@@ -38,7 +38,11 @@ Tree = dict[str, Any]
 
 
 def read_integrations(
-    wheel: Path, *, languages: Collection[str] = LANGUAGES, bitext_per_language: int | None = BITEXT_PER_LANGUAGE
+    wheel: Path,
+    *,
+    languages: Collection[str] = LANGUAGES,
+    bitext_per_language: int | None = BITEXT_PER_LANGUAGE,
+    group_by_key: bool = False,
 ) -> Reading:
     """Return the label → text and bitext rows of the ``homeassistant`` wheel.
 
@@ -47,6 +51,8 @@ def read_integrations(
         languages: languages to read; English is read in any case, as the other side of the bitext.
         bitext_per_language: at most so many bitext rows per language, chosen by a hash of their keys: a larger number
             takes the same ones and more, and languages share their keys. ``None`` takes all.
+        group_by_key: whether the group of a label and its text is not the integration but their key,
+            ``<integration>.<path in the file>``, which all languages share.
     """
     reading = Reading(SOURCE)
     with zipfile.ZipFile(wheel) as archive:
@@ -64,7 +70,14 @@ def read_integrations(
                 trees = {component: _load(archive, name) for component, name in files.get(language, {}).items()}
             for component, tree in trees.items():
                 original = english_texts.get(component, {}) if language != "en" else {}
-                _add_labels(reading, language, component, names.get(component, component), tree, original)
+                for task, key, label, text in _labels(reading, language, tree, original):
+                    reading.add(
+                        task=task,
+                        query=f"{names.get(component, component)}: {label}",
+                        passage=text,
+                        language=language,
+                        group=f"{component}.{key}" if group_by_key else component,
+                    )
             if language != "en":
                 _add_bitext(reading, language, trees, english_texts, bitext_per_language)
     return reading
@@ -116,9 +129,10 @@ def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from _leaves(value, f"{prefix}{key}.")
 
 
-def _add_labels(
-    reading: Reading, language: str, component: str, name: str, tree: Tree, original: dict[str, str]
-) -> None:
+def _labels(
+    reading: Reading, language: str, tree: Tree, original: dict[str, str]
+) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (task, key of the text, label, text), cleaned, of what is worth keeping, and account for the rest."""
     for task, key, label, text in _labelled(tree, ()):
         reason = None
         if _REFERENCE in label or _REFERENCE in text:
@@ -138,7 +152,7 @@ def _add_labels(
         if reason:
             reading.drop(task, language, reason)
         else:
-            reading.add(task=task, query=f"{name}: {label}", passage=text, language=language, group=component)
+            yield task, key, label, text
 
 
 def _labelled(node: Tree, path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:

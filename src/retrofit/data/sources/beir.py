@@ -1,7 +1,7 @@
 """BEIR's layout (Thakur et al. 2021): documents, queries and judgements, with the place of every row.
 
-Beyond BEIR, documents and queries may carry ``lang``, ``subset`` and ``group``, and a folder may hold ``train.jsonl``
-with a query and a positive a line.
+Beyond BEIR, documents and queries may carry ``lang``, ``subset``, ``group`` and ``label``, and a folder may hold
+``train.jsonl`` with a query and a positive a line.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Text:
         language: its ``lang``; None where it has none.
         subset: the pool it belongs to; empty where there is only one.
         group: the unit that is never divided between splits; None where it has none.
+        label: what it is about; None where it has none.
     """
 
     identifier: str
@@ -48,6 +49,7 @@ class Text:
     language: str | None
     subset: str
     group: str | None
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +172,14 @@ def _query(values: Mapping[str, Any]) -> Text:
 def _text(values: Mapping[str, Any], text: str, raw: Any) -> Text:
     if raw is None:
         raise RefusedRowError(Reason.NULL_FIELD, "text")
-    group = values.get("group")
+    group, label = values.get("group"), values.get("label")
     return Text(
         identifier(value_at(values, "_id", "_id"), "_id"),
         text,
         _string(values["lang"], "lang") if values.get("lang") else None,
         str(values.get("subset") or ""),
         None if group in (None, "") else identifier(group, "group"),
+        None if label in (None, "") else identifier(label, "label"),
     )
 
 

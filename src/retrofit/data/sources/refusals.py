@@ -51,6 +51,7 @@ class Reason(StrEnum):
     UNKNOWN_QUERY = "unknown query"
     UNKNOWN_PASSAGE = "unknown passage"
     NOT_A_SCORE = "not a score"
+    NOT_A_NUMBER = "not a number"
     DUPLICATE_ROW = "duplicate row"
 
 
@@ -84,6 +85,7 @@ EXPECTED: Mapping[Reason, str] = {
     Reason.UNKNOWN_QUERY: "expected the _id of a usable row of the queries",
     Reason.UNKNOWN_PASSAGE: "expected the _id of a usable row of the corpus",
     Reason.NOT_A_SCORE: "expected a whole number",
+    Reason.NOT_A_NUMBER: "expected a number, not a text, list or object",
     Reason.DUPLICATE_ROW: "expected each row once; the first is used",
 }
 
