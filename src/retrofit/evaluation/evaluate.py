@@ -72,15 +72,10 @@ def search_task(embeddings: TextEmbeddings, task: RetrievalTask) -> dict[str, di
 
     Equal scores are ordered as :func:`retrofit.evaluation.metrics.ranking` does, at the cut as well.
     """
-    passage_ids = list(task.corpus)
-    scores = inner_products(
-        embeddings.vectors(task.queries.values(), "query"), embeddings.vectors(task.corpus.values(), "passage")
-    )
-    positions, values = search(scores, len(task.queries), passage_ids, TOP_K)
-    return {
-        query_id: {passage_ids[position]: score for position, score in zip(found, its_scores, strict=True)}
-        for query_id, found, its_scores in zip(task.queries, positions.tolist(), values.tolist(), strict=True)
-    }
+    queries = embeddings.vectors(task.queries.values(), "query")
+    scores = inner_products(embeddings.vectors(task.corpus.values(), "passage"))
+    found = search(lambda part: scores(queries[part]), len(queries), list(task.corpus), TOP_K)
+    return dict(zip(task.queries, found, strict=True))
 
 
 def write_results(path: Path, results: pa.Table) -> None:

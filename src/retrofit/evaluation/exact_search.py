@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,11 +14,14 @@ Scores = Callable[[slice], Tensor]
 """Scores of some of the queries: float32 ``[queries of the slice, passages]``."""
 
 
-def inner_products(queries: np.ndarray, passages: np.ndarray) -> Scores:
-    """Return the scores of queries ``[queries, dimension]`` and passages ``[passages, dimension]``, float32.
+def inner_products(passages: np.ndarray) -> Callable[[np.ndarray], Tensor]:
+    """Return a function from queries ``[queries, dimension]`` to scores ``[queries, passages]``, float32.
 
     Passages with the same vector have the same score to the bit: in a matrix product of all of them the last digit may
     depend on the column, and would decide which of two equal passages comes first.
+
+    Args:
+        passages: float32 ``[passages, dimension]``.
     """
     row_of = {vector.tobytes(): row for row, vector in reversed(list(enumerate(passages)))}
     first = np.array([row_of[vector.tobytes()] for vector in passages], dtype=np.int64)
@@ -26,15 +29,15 @@ def inner_products(queries: np.ndarray, passages: np.ndarray) -> Scores:
     distinct = torch.from_numpy(passages[rows]).T
     columns = torch.from_numpy(column_of)
 
-    def scores(part: slice) -> Tensor:
-        products = torch.from_numpy(queries[part]) @ distinct
+    def scores(queries: np.ndarray) -> Tensor:
+        products = torch.from_numpy(queries) @ distinct
         return products if len(rows) == len(passages) else products[:, columns]
 
     return scores
 
 
-def search(scores: Scores, n_queries: int, passage_ids: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ``k`` best passages of each query, best first.
+def search(scores: Scores, n_queries: int, passage_ids: Sequence[str], k: int) -> list[dict[str, float]]:
+    """Return the score of the ``k`` best passages of each query, best first, by passage id.
 
     Of equal scores the larger id comes first, at the cut as well: the order of trec_eval and of mteb.
 
@@ -43,18 +46,38 @@ def search(scores: Scores, n_queries: int, passage_ids: Sequence[str], k: int) -
         n_queries: number of queries.
         passage_ids: of each column of the scores.
         k: how many to find; fewer where there are fewer passages.
-
-    Returns:
-        Positions in ``passage_ids``, int64 ``[n_queries, k]``, and scores, float32 ``[n_queries, k]``.
     """
     order = torch.tensor(sorted(range(len(passage_ids)), key=passage_ids.__getitem__, reverse=True))
-    block = max(1, _SCORES_AT_ONCE // len(passage_ids))
     found = []
-    for start in range(0, n_queries, block):
-        values, columns = _best(scores(slice(start, start + block))[:, order], min(k, len(passage_ids)))
-        found.append((order[columns].numpy(), values.numpy()))
-    positions, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return positions, values
+    for block in _blocks(n_queries, len(passage_ids)):
+        values, columns = _best(scores(block)[:, order], min(k, len(passage_ids)))
+        for positions, its_scores in zip(order[columns].tolist(), values.tolist(), strict=True):
+            found.append({passage_ids[position]: score for position, score in zip(positions, its_scores, strict=True)})
+    return found
+
+
+def score_candidates(
+    scores: Scores, candidates: Sequence[Sequence[str]], passage_ids: Sequence[str]
+) -> list[dict[str, float]]:
+    """Return the score of each query's candidates by passage id.
+
+    Args:
+        scores: of the queries and all passages.
+        candidates: passage ids, of each query.
+        passage_ids: of each column of the scores.
+    """
+    column_of = {passage_id: column for column, passage_id in enumerate(passage_ids)}
+    found = []
+    for block in _blocks(len(candidates), len(passage_ids)):
+        for row, its_candidates in zip(scores(block), candidates[block], strict=True):
+            values = row[[column_of[passage_id] for passage_id in its_candidates]].tolist()
+            found.append(dict(zip(its_candidates, values, strict=True)))
+    return found
+
+
+def _blocks(n_queries: int, n_passages: int) -> Iterator[slice]:
+    size = max(1, _SCORES_AT_ONCE // n_passages)
+    return (slice(start, min(n_queries, start + size)) for start in range(0, n_queries, size))
 
 
 def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
