@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-METRICS = {"ndcg_at_10": "nDCG@10", "mrr_at_10": "RR@10", "recall_at_100": "R@100"}
+import numpy as np
+
+METRICS = {"ndcg_at_10": "nDCG@10", "mrr_at_10": "RR@10", "map_at_100": "AP@100", "recall_at_100": "R@100"}
 """Our column name of each metric and how ir-measures spells it."""
 
 
@@ -33,5 +35,9 @@ def score_run(
 
 
 def ranking(found: Mapping[str, float]) -> list[str]:
-    """Return passage ids best first, equal scores by descending id, as trec_eval orders them."""
-    return sorted(found, key=lambda passage_id: (found[passage_id], passage_id), reverse=True)
+    """Return passage ids best first, equal scores by descending id, as trec_eval orders them.
+
+    Scores are compared in single precision, in which trec_eval keeps them.
+    """
+    scores = np.fromiter(found.values(), dtype=np.float32, count=len(found)).tolist()
+    return [passage_id for _, passage_id in sorted(zip(scores, found, strict=True), reverse=True)]
