@@ -1,21 +1,32 @@
-"""``retrofit evaluate``: the models of finished runs beside their base, on BEIR folders."""
+"""``retrofit evaluate``: models side by side, on tasks of every kind."""
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from retrofit.commands.application import as_dictionary, command, quiet_libraries
+from retrofit.commands.application import as_dictionary, command, configuration_folder, quiet_libraries
 
 
 @command("evaluate")
 def main(config: DictConfig) -> None:
-    """Measure every run on every folder, write ``evaluation_<folder>.csv`` to the run and show the figures."""
+    """Measure every model on every suite, write what came out, show it, and check what must not be forgotten."""
     quiet_libraries()
-    from retrofit.analysis.terminal import show_comparison
-    from retrofit.training.on_folders import evaluate_on_folders
+    from retrofit.analysis.evaluation_results import compare_evaluation
+    from retrofit.analysis.evaluation_table import show_evaluation
+    from retrofit.analysis.retention import check_retention
+    from retrofit.artefacts import write_text
+    from retrofit.evaluation.evaluated_model import models_from_configuration
+    from retrofit.evaluation.model_evaluation import evaluate_models
+    from retrofit.training.configuration import check_evaluation
 
-    for path in evaluate_on_folders(as_dictionary(config)):
-        show_comparison(path)
+    resolved = as_dictionary(config)
+    check_evaluation(resolved)
+    models = models_from_configuration(resolved, configuration_folder() / "model")
+    folder = evaluate_models(resolved, models)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    comparison = compare_evaluation(folder).comparison
+    show_evaluation(folder)
+    check_retention(comparison, resolved["evaluation"]["retention"]["max_drop"])
 
 
 if __name__ == "__main__":

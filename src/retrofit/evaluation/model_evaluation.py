@@ -24,11 +24,18 @@ from retrofit.evaluation.mteb_scoring import ITEM_SCHEMA, LEXICAL_KINDS, score_t
 from retrofit.evaluation.suite_tasks import suite_identity, suites_of_folders, tasks_of_suite
 from retrofit.evaluation.tasks import Task
 from retrofit.evaluation.text_embeddings import TextEmbeddings
+from retrofit.models.bm25 import LexicalSearcher
 from retrofit.models.precision import EncodingSettings
 
 CODE_VERSION = 1  # raise it whenever the same model and tasks would give other scores
 
-SCORES, METRICS, MODELS, LEAKAGE, TRAINING = "scores.parquet", "metrics.csv", "models.csv", "leakage.csv", "training.csv"
+SCORES, METRICS, MODELS, LEAKAGE, TRAINING = (
+    "scores.parquet",
+    "metrics.csv",
+    "models.csv",
+    "leakage.csv",
+    "training.csv",
+)
 
 CELL = ["suite", "kind", "task", "query_language", "document_language"]
 STRATUM = ["task", "query_language", "document_language"]
@@ -64,10 +71,10 @@ class Suite:
 
 
 def suites_of(config: Mapping[str, Any]) -> list[Suite]:
-    """Return the suites of ``evaluation.suites`` and ``evaluation.folders``."""
+    """Return the suites of ``evaluation.suites`` and ``folders``."""
     evaluation = config["evaluation"]
     sources = evaluation_sources(config)
-    specifications = {**evaluation["suites"], **suites_of_folders(evaluation["folders"])}
+    specifications = {**evaluation["suites"], **suites_of_folders(config["folders"])}
     return [Suite(name, specification, sources) for name, specification in specifications.items()]
 
 
@@ -122,7 +129,7 @@ class _Session:
         }
 
         def build(folder: Path) -> None:
-            lexical = self._model.is_lexical
+            lexical = isinstance(self._loaded, LexicalSearcher)
             searcher = self._loaded if lexical else TextEmbeddings(self._loaded, self._settings, self._model.name)
             items, values = [], []
             for task in suite.tasks:
@@ -133,7 +140,10 @@ class _Session:
                 items.append(_labelled(scores.items, cell))
                 counted = scores.items.group_by("metric").aggregate([("value", "count")]).to_pydict()
                 n_items = max(counted["value_count"], default=0)
-                values += [{**cell, "metric": name, "value": value, "n_items": n_items} for name, value in scores.values.items()]
+                values += [
+                    {**cell, "metric": name, "value": value, "n_items": n_items}
+                    for name, value in scores.values.items()
+                ]
             pq.write_table(pa.concat_tables(items) if items else _no_items(), folder / SCORES, compression="zstd")
             pd.DataFrame(values, columns=[*CELL, "metric", "value", "n_items"]).to_parquet(folder / _VALUES)
             spent = (0, 0.0) if lexical else (searcher.encoded_texts, searcher.seconds)
@@ -166,6 +176,7 @@ def _output(config: Mapping[str, Any], models: Sequence[EvaluatedModel], suites:
 
 def _write_results(folder: Path, models: Sequence[EvaluatedModel], measured: Mapping[str, Sequence[Path]]) -> None:
     items, values, about = [], [], []
+    configurations = _configurations(models)
     for model in models:
         parts = measured[model.name]
         named = {"model": model.name}
@@ -175,7 +186,7 @@ def _write_results(folder: Path, models: Sequence[EvaluatedModel], measured: Map
         texts, seconds = (sum(part[name] for part in spent) for name in ("texts", "seconds"))
         about.append(
             {
-                **named, "configuration": model.configuration, "seed": model.seed, "source": model.source,
+                **named, "configuration": configurations.get(model.name), "seed": model.seed, "source": model.source,
                 "kind": model.kind, "parameters": model.parameters, "dimension": model.dimension,
                 "megabytes": model.megabytes, "texts_per_second": texts / seconds if seconds else None,
                 "encoded_texts": texts, "seconds": seconds,
@@ -190,11 +201,25 @@ def _write_results(folder: Path, models: Sequence[EvaluatedModel], measured: Map
 
 def _write_training(folder: Path, models: Sequence[EvaluatedModel], suites: Sequence[Suite]) -> None:
     """Write what of the suites the models were trained on, and in which tasks and languages."""
-    leaks, trained = [], []
+    leaks = [pd.DataFrame(columns=["model", *LEAKAGE_COLUMNS])]
+    trained = [pd.DataFrame(columns=["model", *STRATUM])]
     for model in models:
-        if model.run is None:
-            continue
-        strata = pd.DataFrame(training_strata(model.run), columns=STRATUM)
-        trained.append(strata.assign(model=model.name))
-        texts = training_texts(model.run)
-        leaks += [leakage(suite.tasks, texts, SETTINGS).assign(model=model.name) for suite in suites]
+        if model.run is not None:
+            strata = pd.DataFrame(training_strata(model.run), columns=STRATUM)
+            trained.append(strata.assign(model=model.name))
+            texts = training_texts(model.run)
+            leaks += [leakage(suite.tasks, texts, AS_CURATED).assign(model=model.name) for suite in suites]
+    for name, frames in ((LEAKAGE, leaks), (TRAINING, trained)):
+        write_text(folder / name, pd.concat(frames).to_csv(index=False))
+
+
+def _configurations(models: Sequence[EvaluatedModel]) -> dict[str, str]:
+    """Return, by name of a model, the name of the first model that differs from it in nothing but the seed.
+
+    Models without such a companion are left out.
+    """
+    groups: dict[str, list[str]] = {}
+    for model in models:
+        if model.unseeded is not None:
+            groups.setdefault(model.unseeded, []).append(model.name)
+    return {name: names[0] for names in groups.values() if len(names) > 1 for name in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,18 +11,12 @@ from torch import Tensor
 
 from retrofit.evaluation.exact_search import inner_products, score_candidates, search
 from retrofit.evaluation.text_embeddings import TextEmbeddings
+from retrofit.models.bm25 import LexicalSearcher
 
 if TYPE_CHECKING:
     from mteb.models import SearchProtocol
 
 _TEXTS_AT_ONCE = 1024
-
-
-class LexicalSearcher(Protocol):
-    """What searches by words, without vectors, such as BM25."""
-
-    def index(self, passages: Sequence[str]) -> Callable[[Sequence[str]], np.ndarray]:
-        """Return a function from queries to their scores of all these passages, ``[queries, passages]``."""
 
 
 def mteb_model(model: TextEmbeddings | LexicalSearcher) -> SearchProtocol:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from retrofit.data.records import content_id, shown_id
 from retrofit.errors import UserError
-from retrofit.evaluation.mteb_models import LexicalSearcher, encode_options, mteb_model
+from retrofit.evaluation.mteb_models import encode_options, mteb_model
 from retrofit.evaluation.mteb_tasks import SPLIT, label_numbers, mteb_task
 from retrofit.evaluation.tasks import (
     BitextTask,
@@ -27,6 +27,7 @@ from retrofit.evaluation.tasks import (
     Task,
 )
 from retrofit.evaluation.text_embeddings import TextEmbeddings
+from retrofit.models.bm25 import LexicalSearcher
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -62,6 +62,11 @@ class Bm25Index:
             found[part, :width] = np.where(shares, places, -1)
             scores[part, :width] = np.where(shares, values, -np.inf)
         return found, scores
+
+    def scores(self, queries: Sequence[list[str]]) -> np.ndarray:
+        """Return the scores of all passages, float32 ``[queries, passages]``, 0 where no piece is shared."""
+        found = [self._index.get_scores(pieces) if pieces else np.zeros(self._size) for pieces in queries]
+        return np.array(found, dtype=np.float32).reshape(len(queries), self._size)
 
 
 def character_grams(texts: Sequence[str], shortest: int, longest: int) -> list[list[str]]:
@@ -122,17 +127,11 @@ class LexicalSearcher:
     shortest: int
     longest: int
 
-    def search(self, queries: Sequence[str], passages: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ``k`` best passages of each query, best first, and their scores.
+    def index(self, passages: Sequence[str]) -> Callable[[Sequence[str]], np.ndarray]:
+        """Return a function from queries to their scores of all these passages, float32 ``[queries, passages]``.
 
         Args:
-            queries: texts, at least one.
             passages: texts, at least one.
-            k: how many to find.
-
-        Returns:
-            int64 ``[queries, k]``, positions of passages, and float32 ``[queries, k]``; -1 and -inf where fewer
-            passages share a run of characters with the query.
         """
         index = Bm25Index(character_grams(passages, self.shortest, self.longest))
-        return index.search(character_grams(queries, self.shortest, self.longest), k)
+        return lambda queries: index.scores(character_grams(queries, self.shortest, self.longest))
