@@ -16,11 +16,12 @@ from retrofit.analysis.comparison import (
     bootstrap_interval,
     compare_runs,
     finished_runs,
-    holm,
-    query_weights,
+
+
     sign_flip_p,
-    weighted_mean,
+
 )
+from retrofit.analysis.significance import holm, query_weights, weighted_mean
 from retrofit.errors import UserError
 
 METRIC = "ndcg_at_10"
