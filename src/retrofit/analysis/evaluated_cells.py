@@ -230,6 +230,8 @@ def _cells(scores: pa.Table, where: str) -> Iterator[Cell]:
         }
         models, scored = matrices[METRIC_BY_KIND[key["kind"]]]
         gold = matrices[GOLD][1][:, 0] if GOLD in matrices else None
+        if gold is not None and len(gold) != len(scored):
+            raise UserError(f"{cell}: expected gold for every cosine; evaluate again")
         yield Cell(**key, models=models, values=scored, gold=gold)
 
 
