@@ -90,8 +90,9 @@ def write(folder: Path, made: MadeUp) -> Path:
     ).to_csv(folder / "models.csv", index=False)  # fmt: skip
     leaks = [
         {"model": model, "suite": made.suites.get(suite, suite), "task": task, "query_language": query,
-         "document_language": document, "queries": items, "queries_in_training": items // 10 if suite == "tatoeba" else 0,
-         "passages": 2 * items, "passages_in_training": 0}
+         "document_language": document, "queries": items,
+         "queries_in_training": items // 10 if suite == "tatoeba" else 0, "passages": 2 * items,
+         "passages_in_training": 0}
         for model in made.trained
         for suite, _, task, query, document, items in CELLS
     ]  # fmt: skip

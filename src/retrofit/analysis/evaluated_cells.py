@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,11 @@ METRIC_BY_KIND = {
     "clustering": "v_measure",
     "classification": "accuracy",
 }
-"""What an item of each kind is compared by. Of bitext it is what mteb's F1 is made from: F1 is no mean of items."""
+"""What an item of each kind is compared by.
+
+Of bitext it is whether the translation was found: mteb's F1, which ``metrics.csv`` has, is no mean of items. Items of
+clustering are mteb's repetitions on the same texts: an interval says what another repetition would give, not other texts.
+"""
 
 GOLD = "gold"
 """The metric of an item of ``sts`` that its ``cosine`` is correlated with."""
@@ -218,7 +223,7 @@ def _cells(scores: pa.Table, where: str) -> Iterator[Cell]:
     for column in keys:
         first[1:] |= np.diff(sorted_codes[column]) != 0
     starts = [*np.flatnonzero(first), len(order)]
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in itertools.pairwise(starts):
         key = {column: str(names[column][sorted_codes[column][start]]) for column in keys}
         if key["kind"] not in METRIC_BY_KIND:
             raise UserError(f"{where}: kind {key['kind']!r}: expected one of {', '.join(METRIC_BY_KIND)}")

@@ -154,8 +154,8 @@ def compare(evaluation: Evaluation) -> EvaluationComparison:
     left = [len(group.weights) for group in groups]
     of_cell: dict[int, list[int]] = {}
     for place, group in enumerate(groups):
-        for cell in group.weights:
-            of_cell.setdefault(cell, []).append(place)
+        for number in group.weights:
+            of_cell.setdefault(number, []).append(place)
     done: dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
     for number, cell in enumerate(evaluation.cells):
         figures = _figures(cell, evaluation, seeds)
@@ -262,9 +262,7 @@ def _figures(cell: Cell, evaluation: Evaluation, seeds: dict[str, np.ndarray]) -
     return figures
 
 
-def _rows(
-    group: Group, figures: Figures, evaluation: Evaluation
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _rows(group: Group, figures: Figures, evaluation: Evaluation) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the rows of a group in ``comparison.csv``, uncorrected, and in ``table.csv``."""
     names = list(evaluation.models)
     reference = names.index(evaluation.reference)

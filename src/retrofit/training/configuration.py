@@ -174,6 +174,9 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
         sources = config["evaluation"]["sources"]
         yield suite["source"] in sources, f"evaluation.suites.{name}.source", f"one of {', '.join(sources)}"
         yield suite["pool"] in get_args(Pool), f"evaluation.suites.{name}.pool", f"one of {', '.join(get_args(Pool))}"
+    for name, languages in config["evaluation"]["retention"]["groups"].items():
+        listed = isinstance(languages, list) and all(isinstance(code, str) for code in languages) and languages != []
+        yield listed, f"evaluation.retention.groups.{name}", "a list of languages, such as [en, de]"
     yield from _process_rules(config)
     both_kinds = len({name.startswith("retention") for name in suites}) == 2
     yield (
