@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from retrofit.analysis.comparison import (
     bootstrap_interval,
     compare_runs,
     finished_runs,
-    holm,
-    query_weights,
     sign_flip_p,
-    weighted_mean,
 )
 from retrofit.errors import UserError
 
@@ -120,16 +114,6 @@ def test_what_is_missing_is_said(runs: dict[tuple[str, int], Path], tmp_path: Pa
         finished_runs(tmp_path, lambda config: "one")
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), min_size=1, max_size=40))
-def test_weights_sum_to_one_and_give_the_mean_of_means(cells: list[tuple[str, str]]) -> None:
-    frame = pd.DataFrame(cells, columns=["task", "query_language"])
-    frame = frame.assign(suite="s", document_language=frame["query_language"], query_id=range(len(frame)))
-    assert query_weights(frame).sum() == pytest.approx(1)
-    values = np.arange(len(frame), dtype=float)
-    means = frame.assign(value=values).groupby(["task", "query_language"])["value"].mean()
-    assert weighted_mean(frame, values) == pytest.approx(means.groupby("task").mean().mean())
-
-
 def test_an_interval_covers_as_often_as_it_says() -> None:
     frame = queries(20, ("held_out",))
     covered = 0
@@ -147,15 +131,3 @@ def test_p_values_are_small_for_an_effect_and_uniform_without() -> None:
     none = [sign_flip_p(generator.normal(0, 1, len(frame)), frame, generator) for _ in range(40)]
     assert 0.25 < np.mean(none) < 0.75
     assert sign_flip_p(generator.normal(2, 1, len(frame)), frame, generator) < 0.001
-
-
-def naive_holm(p_values: list[float]) -> list[Any]:
-    ordered = sorted(p_values)
-    steps = [min(1.0, (len(ordered) - k) * p) for k, p in enumerate(ordered)]
-    return [max(steps[: k + 1]) for k in range(len(steps))]
-
-
-@given(st.lists(st.floats(0, 1), max_size=8))
-def test_holm_is_the_textbooks(p_values: list[float]) -> None:
-    assert sorted(holm(p_values)) == naive_holm(p_values)
-    assert all(corrected >= p for corrected, p in zip(holm(p_values), p_values, strict=True))

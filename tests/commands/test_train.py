@@ -34,7 +34,7 @@ def test_a_run_leaves_every_file_of_the_run_folder(finished: Workplace) -> None:
     assert left >= {
         "config.yaml", "status.json", "data_manifest.json", "metrics.csv", "metrics.json", "report.html", "model",
         "adapter", "training_curve.csv", "interpolation.csv", "examples.json", "run.log", "checkpoints",
-        "queries_base.parquet", "queries_retrofitted.parquet",
+        "queries_base.parquet", "queries_retrofitted.parquet", "retention.csv",
     }  # fmt: skip
     assert not [name for name in left if "partial" in name]
     # Nothing beside the run folder: no log of Hydra's, no outputs/.

@@ -16,14 +16,22 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from retrofit.analysis.significance import (
+    CELL,
+    RESAMPLES,
+    bootstrap_sums,
+    draw_seeds,
+    flipped_sums,
+    holm,
+    mean_of_seeds,
+    percentile_interval,
+    query_weights,
+    two_sided_p,
+    weighted_mean,
+)
 from retrofit.errors import UserError
 
-CELL = ["suite", "task", "query_language", "document_language"]
 METRIC = "ndcg_at_10"
-RESAMPLES = 2_000
-FLIPS = 10_000
-
-_FLIPS_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -151,19 +159,6 @@ def interpolations(runs: Mapping[tuple[str, int], Path], column: str) -> pd.Data
     return pd.concat(tried).groupby([column, "weight"])[["gain", "retention"]].mean().reset_index()
 
 
-def query_weights(frame: pd.DataFrame) -> np.ndarray:
-    """Return what each query counts, float64 ``[queries]``: a mean over tasks, of means over languages, of queries."""
-    in_cell = frame.groupby(CELL)["query_id"].transform("size").to_numpy()
-    cells = frame.drop_duplicates(CELL).groupby("task").size()
-    weights: np.ndarray = 1 / in_cell / frame["task"].map(cells).to_numpy() / len(cells)
-    return weights
-
-
-def weighted_mean(frame: pd.DataFrame, values: np.ndarray) -> float:
-    """Return the mean over tasks of the mean over the task's language pairs of the mean over their queries."""
-    return float(values @ query_weights(frame))
-
-
 def bootstrap_interval(
     differences: np.ndarray, frame: pd.DataFrame, generator: np.random.Generator
 ) -> tuple[float, float]:
@@ -171,32 +166,19 @@ def bootstrap_interval(
     weights = query_weights(frame)
     sums = np.zeros((RESAMPLES, len(differences)))
     for queries in frame.groupby(CELL).indices.values():
-        counts = generator.multinomial(len(queries), np.full(len(queries), 1 / len(queries)), RESAMPLES)
-        sums += counts @ (differences[:, queries] * weights[queries]).T
-    seeds = generator.integers(len(differences), size=(RESAMPLES, len(differences)))
-    means = np.take_along_axis(sums, seeds, axis=1).mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+        sums += bootstrap_sums((differences[:, queries] * weights[queries]).T, generator, _multinomial)
+    return percentile_interval(mean_of_seeds(sums, draw_seeds(len(differences), generator)))
 
 
 def sign_flip_p(differences: np.ndarray, frame: pd.DataFrame, generator: np.random.Generator) -> float:
     """Return the two-sided p-value of the weighted mean of differences, float ``[queries]``, under random signs."""
     values = differences * query_weights(frame)
-    observed, beyond = abs(values.sum()), 0
-    for _ in range(FLIPS // _FLIPS_AT_ONCE):
-        signs = generator.integers(0, 2, size=(_FLIPS_AT_ONCE, len(values)), dtype=np.int8) * 2 - 1
-        beyond += int((np.abs(signs @ values) >= observed - 1e-12).sum())
-    return (beyond + 1) / (FLIPS + 1)
+    return two_sided_p(values.sum(), flipped_sums(values[:, None], generator)[:, 0])
 
 
-def holm(p_values: list[float]) -> list[float]:
-    """Return p-values corrected for their number by Holm's step-down method (1979), in their order."""
-    corrected = [0.0] * len(p_values)
-    rising = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
-        rising = max(rising, min(1.0, p_values[place] * (len(p_values) - rank)))
-        corrected[place] = rising
-    return corrected
+def _multinomial(resamples: int, items: int, generator: np.random.Generator) -> np.ndarray:
+    # The tables of experiments/ were drawn so, and are to come out again; significance.draw_counts is 20 times faster.
+    return generator.multinomial(items, np.full(items, 1 / items), resamples)
 
 
 def _groups(path: Path, folders: Iterable[str]) -> pd.DataFrame:

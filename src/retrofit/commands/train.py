@@ -20,7 +20,9 @@ def main(config: DictConfig) -> None:
 
     Of several processes, all but the first take part in the training alone.
     """
+    from retrofit.analysis.evaluation_results import compare_run
     from retrofit.analysis.report import write_report
+    from retrofit.analysis.retention import check_retention
     from retrofit.analysis.terminal import show_run
     from retrofit.training.configuration import check, check_sweep
     from retrofit.training.lightning_trainer import check_machine, is_first_process
@@ -47,6 +49,7 @@ def main(config: DictConfig) -> None:
         with logging_to(run.path / "run.log"), run.outcome():
             retrofit(resolved, run)
             write_report(run.path)
+            check_retention(compare_run(run.path).comparison, resolved["evaluation"]["retention"]["max_drop"])
     show_run(run.path)
 
 

@@ -93,6 +93,7 @@ NUMBERS = (
     Number("model.max_length", 8, whole=True),
     Number("model.dropout", 0, 1, optional=True),
     Number("evaluation.token_budget", 8, whole=True),
+    Number("evaluation.retention.max_drop", 0, optional=True),
     Number("export.max_drop", 0),
     Number("export.gain_share", 0, 1),
 )

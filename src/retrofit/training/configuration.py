@@ -70,6 +70,31 @@ def check_inspection(config: Mapping[str, Any]) -> None:
     _check_numbers(config, INSPECT_NUMBERS)
 
 
+def check_evaluation(config: Mapping[str, Any]) -> None:
+    """Return if a resolved configuration of ``retrofit evaluate`` can be carried out.
+
+    Raises:
+        UserError: the first rule that is broken, with the key to change.
+    """
+    evaluation = config["evaluation"]
+    _check_numbers(config, EVALUATION_NUMBERS)
+    _check_choices(config, EVALUATION_CHOICES)
+    of_folders = suites_of_folders(config["folders"])
+    twice = sorted(evaluation["suites"].keys() & of_folders.keys())
+    if twice:
+        raise _error(config, "folders", f"folders with names that differ from those of suites ({', '.join(twice)})")
+    if not (evaluation["suites"] or of_folders):
+        raise _error(config, "folders", "at least one, where evaluation.suites has none")
+    rules = (
+        suite_rules(evaluation["suites"], evaluation["sources"]),
+        suite_rules(of_folders, evaluation["sources"], "folders"),
+        _retention_rules(evaluation["retention"]),
+    )
+    for holds, key, expected in itertools.chain(*rules):
+        if not holds:
+            raise _error(config, key, expected)
+
+
 def check_encoding(config: Mapping[str, Any]) -> None:
     """Return if a resolved configuration of ``retrofit encode`` can be carried out.
 
@@ -178,6 +203,7 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     yield from suite_rules(suites, config["evaluation"]["sources"])
     retrieval = suites["held_out"]["kind"] == "retrieval" and "source" in suites["held_out"]
     yield retrieval, "evaluation.suites.held_out.kind", "retrieval from a source: it is what training is judged by"
+    yield from _retention_rules(config["evaluation"]["retention"])
     yield from _process_rules(config)
     both_kinds = len({name.startswith("retention") for name in suites}) == 2
     yield (
@@ -186,6 +212,13 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
         "one weight: to choose among several, evaluation.suites needs a suite whose name starts with 'retention' "
         "and another",
     )
+
+
+def _retention_rules(retention: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether it holds, key, what was expected) of the rules of ``evaluation.retention``."""
+    for name, languages in retention["groups"].items():
+        listed = isinstance(languages, list) and all(isinstance(code, str) for code in languages) and languages != []
+        yield listed, f"evaluation.retention.groups.{name}", "a list of languages, such as [en, de]"
 
 
 def _adapter_rules(adapter: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
