@@ -9,6 +9,8 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.evaluation.beir_folders import beir
+from tests.evaluation.held_out_pairs import held_out_pairs, source_of, texts_of
 
 from retrofit.data.records import Pair
 from retrofit.evaluation.reranking_tasks import (
@@ -18,8 +20,6 @@ from retrofit.evaluation.reranking_tasks import (
     with_candidates,
 )
 from retrofit.evaluation.tasks import RetrievalTask
-from tests.evaluation.beir_folders import beir
-from tests.evaluation.held_out_pairs import held_out_pairs, source_of, texts_of
 
 
 def test_pieces_need_no_word_boundaries() -> None:

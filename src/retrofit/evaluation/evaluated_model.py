@@ -14,6 +14,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from retrofit.artefacts import UNNAMED_KEYS, fingerprint
 from retrofit.errors import UserError, one_line
 from retrofit.instantiation import instantiate
 from retrofit.models.adapted_model import AdaptedModel
@@ -95,6 +96,21 @@ class EvaluatedModel:
     def megabytes(self) -> float | None:
         """Size of its files, 10^6 bytes; None where it has none here."""
         return self.model.size.megabytes
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the run that trained it; None where none did."""
+        return None if self.run is None else int(_run_config(self.run, self.source)["seed"])
+
+    @property
+    def unseeded(self) -> str | None:
+        """What it has in common with the models of runs of another seed; None where no run trained it."""
+        if self.run is None:
+            return None
+        config = _run_config(self.run, self.source)
+        weight = getattr(self.model, "weight", None)
+        rest = {key: value for key, value in config.items() if key not in ("seed", *UNNAMED_KEYS)}
+        return fingerprint({"config": rest, "interpolation": weight})
 
     def load(self, precision: Precision = "float32") -> Encoder | LexicalSearcher:
         """Return what encodes, or what ranks without embeddings, with weights of this precision in memory."""

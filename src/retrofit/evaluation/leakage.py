@@ -39,6 +39,9 @@ _COUNTS = [
     "queries_equal_in_training",
     "passages_equal_in_training",
 ]
+COLUMNS = (*_LABELS, *_COUNTS)
+"""What :func:`leakage` tells of each task."""
+
 _ROWS_A_BATCH = 10_000
 
 log = logging.getLogger(__name__)
@@ -143,7 +146,7 @@ def leakage(tasks: Sequence[Task], training: TrainingTexts | None, settings: Dec
                 **_counts("passages", passages, matches),
             }
         )
-    return pd.DataFrame(rows, columns=[*_LABELS, *_COUNTS]).astype(dict.fromkeys(_COUNTS, "Int64"))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(_COUNTS, "Int64"))
 
 
 def asked_texts(task: Task) -> Sequence[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from retrofit.data.curation.settings import DecontaminationSettings
 from retrofit.data.storage import PairSource
 from retrofit.data.training_data import evaluation_sources
 from retrofit.evaluation.evaluated_model import EvaluatedModel
-from retrofit.evaluation.leakage import TrainingTexts, leakage, training_strata, training_texts
+from retrofit.evaluation.leakage import COLUMNS, leakage, training_strata, training_texts
 from retrofit.evaluation.mteb_scoring import ITEM_SCHEMA, LEXICAL_KINDS, score_task
 from retrofit.evaluation.suite_tasks import suite_identity, suites_of_folders, tasks_of_suite
 from retrofit.evaluation.tasks import Task
@@ -103,7 +103,7 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
     folder = _output(config, models, suites)
     folder.mkdir(parents=True, exist_ok=True)
     _write_results(folder, models, measured)
-    _write_training(folder, models, suites)
+    _write_training(folder, models, suites, DecontaminationSettings(**config["leakage"]))
     return folder
 
 
@@ -199,16 +199,18 @@ def _write_results(folder: Path, models: Sequence[EvaluatedModel], measured: Map
     write_text(folder / MODELS, pd.DataFrame(about).to_csv(index=False, float_format="%.2f"))
 
 
-def _write_training(folder: Path, models: Sequence[EvaluatedModel], suites: Sequence[Suite]) -> None:
+def _write_training(
+    folder: Path, models: Sequence[EvaluatedModel], suites: Sequence[Suite], same: DecontaminationSettings
+) -> None:
     """Write what of the suites the models were trained on, and in which tasks and languages."""
-    leaks = [pd.DataFrame(columns=["model", *LEAKAGE_COLUMNS])]
+    leaks = [pd.DataFrame(columns=["model", *COLUMNS])]
     trained = [pd.DataFrame(columns=["model", *STRATUM])]
     for model in models:
         if model.run is not None:
             strata = pd.DataFrame(training_strata(model.run), columns=STRATUM)
             trained.append(strata.assign(model=model.name))
             texts = training_texts(model.run)
-            leaks += [leakage(suite.tasks, texts, AS_CURATED).assign(model=model.name) for suite in suites]
+            leaks += [leakage(suite.tasks, texts, same).assign(model=model.name) for suite in suites]
     for name, frames in ((LEAKAGE, leaks), (TRAINING, trained)):
         write_text(folder / name, pd.concat(frames).to_csv(index=False))
 

@@ -51,6 +51,11 @@ class Number:
         return f"{kind} {span}{until}{', or null' if self.optional else ''}"
 
 
+EVALUATION_NUMBERS = (
+    Number("evaluation.token_budget", 8, whole=True),
+    Number("evaluation.retention.max_drop", 0, optional=True),
+)
+
 DATA_NUMBERS = (
     Number("seed", 0, 2**32 - 1, whole=True),
     Number("data_scale.pairs_per_language", 1, whole=True, optional=True),
@@ -92,8 +97,7 @@ NUMBERS = (
     Number("trainer.log_every", 1, whole=True),
     Number("model.max_length", 8, whole=True),
     Number("model.dropout", 0, 1, optional=True),
-    Number("evaluation.token_budget", 8, whole=True),
-    Number("evaluation.retention.max_drop", 0, optional=True),
+    *EVALUATION_NUMBERS,
     Number("export.max_drop", 0),
     Number("export.gain_share", 0, 1),
 )
@@ -128,6 +132,8 @@ ADAPTER_NUMBERS = (
     Number("adapter.config.lora_dropout", 0, 1),
 )
 """Of a low-rank adapter; adapter=full has none of them."""
+
+EVALUATION_CHOICES: dict[str, tuple[Any, ...]] = {"evaluation.precision": ("auto", *get_args(Precision))}
 
 ADAPTER_CHOICES = {
     "adapter.config.bias": ("none", "lora_only", "all"),
@@ -169,5 +175,5 @@ CHOICES = {
     "trainer.strategy": ("auto", "ddp", "fsdp"),
     "trainer.process_group_backend": (None, "gloo", "nccl"),
     "trainer.precision": ("auto", *get_args(Precision)),
-    "evaluation.precision": ("auto", *get_args(Precision)),
+    **EVALUATION_CHOICES,
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from retrofit.errors import UserError
+from retrofit.evaluation.suite_tasks import suites_of_folders
 from retrofit.losses.objective import needs_teacher
 from retrofit.losses.temperature import LOWEST_LEARNT
 from retrofit.training.allowed_values import (
@@ -17,6 +18,8 @@ from retrofit.training.allowed_values import (
     ENCODING_CHOICES,
     ENCODING_NUMBERS,
     ENGINE_NUMBERS,
+    EVALUATION_CHOICES,
+    EVALUATION_NUMBERS,
     INSPECT_NUMBERS,
     MINED_CHOICES,
     MINED_NUMBERS,
@@ -85,14 +88,13 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
         raise _error(config, "folders", f"folders with names that differ from those of suites ({', '.join(twice)})")
     if not (evaluation["suites"] or of_folders):
         raise _error(config, "folders", "at least one, where evaluation.suites has none")
-    rules = (
-        suite_rules(evaluation["suites"], evaluation["sources"]),
-        suite_rules(of_folders, evaluation["sources"], "folders"),
-        _retention_rules(evaluation["retention"]),
-    )
+    rules = suite_rules(evaluation["suites"], evaluation["sources"]), _retention_rules(evaluation["retention"])
     for holds, key, expected in itertools.chain(*rules):
         if not holds:
             raise _error(config, key, expected)
+    for holds, key, expected in suite_rules(of_folders, (), "folders"):
+        if not holds:
+            raise UserError(f"{key}: expected {expected}")
 
 
 def check_encoding(config: Mapping[str, Any]) -> None:

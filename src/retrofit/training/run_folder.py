@@ -13,16 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from retrofit.artefacts import NO_SPACE, fingerprint, remove_leftovers, storage_error, write_json, write_text
+from retrofit.artefacts import (
+    NO_SPACE,
+    UNNAMED_KEYS,
+    fingerprint,
+    remove_leftovers,
+    storage_error,
+    write_json,
+    write_text,
+)
 from retrofit.errors import UserError
 
 log = logging.getLogger(__name__)
 
 State = Literal["running", "finished", "failed"]
-
-UNNAMED_KEYS = ("paths", "logger", "experiment_name", "engine")
-"""Configuration that decides where a run works, writes and reports, not what it computes: not in its fingerprint."""
-
 
 @dataclass(frozen=True)
 class RunFolder:
