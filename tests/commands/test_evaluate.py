@@ -118,9 +118,9 @@ def test_what_was_measured_is_not_measured_again(place: Path, evaluated: list[st
         (["models=[tiny,tiny]"], "models: tiny stands there twice"),
         (["evaluation=folder"], "folders=[]: expected at least one"),
         (["folders=[nowhere]"], "folders[0]=nowhere: no such folder"),
-        (["reference=best"], "reference=best: expected one of the models"),
+        (["reference=best"], "reference=best: expected one of the models (tiny), or null"),
         (["evaluation.token_budget=0"], "evaluation.token_budget=0: expected a whole number of 8 or more"),
-        (["leakage.near=2"], "leakage.near=2: expected"),
+        (["leakage.near=2"], "leakage.near=2: input should be"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, overrides: list[str], expected: str) -> None:

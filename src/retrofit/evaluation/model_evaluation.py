@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrofit.artefacts import ArtefactStore, fingerprint, write_text, written_aside
+from retrofit.artefacts import ArtefactStore, fingerprint, write_json, write_text, written_aside
 from retrofit.data.curation.settings import DecontaminationSettings
-from retrofit.data.storage import PairSource
-from retrofit.data.training_data import evaluation_sources
+from retrofit.errors import UserError
 from retrofit.evaluation.evaluated_model import EvaluatedModel
+from retrofit.evaluation.evaluated_suites import Cell, EvaluatedSuite, suites_of
 from retrofit.evaluation.leakage import COLUMNS, leakage, training_strata, training_texts
-from retrofit.evaluation.mteb_scoring import ITEM_SCHEMA, LEXICAL_KINDS, score_task
-from retrofit.evaluation.suite_tasks import suite_identity, suites_of_folders, tasks_of_suite
-from retrofit.evaluation.tasks import Task
+from retrofit.evaluation.mteb_scoring import ITEM_SCHEMA
 from retrofit.evaluation.text_embeddings import TextEmbeddings
 from retrofit.models.bm25 import LexicalSearcher
 from retrofit.models.precision import EncodingSettings
@@ -37,45 +36,13 @@ SCORES, METRICS, MODELS, LEAKAGE, TRAINING = (
     "training.csv",
 )
 
-CELL = ["suite", "kind", "task", "query_language", "document_language"]
+CELL = list(Cell._fields)
 STRATUM = ["task", "query_language", "document_language"]
 
+_VALUE = ["metric", "value", "n_items"]
 _VALUES, _ENCODING = "values.parquet", "encoding.json"
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A suite of a configuration.
-
-    Attributes:
-        name: what it is reported under.
-        specification: as :func:`tasks_of_suite` takes it.
-        sources: data sources by name.
-    """
-
-    name: str
-    specification: Mapping[str, Any]
-    sources: Mapping[str, PairSource]
-
-    @functools.cached_property
-    def identity(self) -> str:
-        """What its tasks depend on."""
-        return suite_identity(self.name, self.specification, self.sources)
-
-    @functools.cached_property
-    def tasks(self) -> Sequence[Task]:
-        """Its tasks, made when they are asked for."""
-        return tasks_of_suite(self.name, self.specification, self.sources)
-
-
-def suites_of(config: Mapping[str, Any]) -> list[Suite]:
-    """Return the suites of ``evaluation.suites`` and ``folders``."""
-    evaluation = config["evaluation"]
-    sources = evaluation_sources(config)
-    specifications = {**evaluation["suites"], **suites_of_folders(config["folders"])}
-    return [Suite(name, specification, sources) for name, specification in specifications.items()]
 
 
 def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel]) -> Path:
@@ -89,8 +56,12 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
         models: what to measure; the names differ.
 
     Raises:
-        UserError: a suite cannot be made, or a model cannot be had.
+        UserError: a suite cannot be made, a model cannot be had, or a key has a value it cannot have.
     """
+    names = [model.name for model in models]
+    if config["reference"] not in (None, *names):
+        raise UserError(f"reference={config['reference']}: expected one of the models ({', '.join(names)}), or null")
+    same = DecontaminationSettings.parse(config["leakage"], "leakage")
     settings = EncodingSettings.of(config["evaluation"])
     store = ArtefactStore(Path(config["paths"]["cache"]))
     suites = suites_of(config)
@@ -98,12 +69,12 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
     for model in models:
         session = _Session(model, settings, store)
         for number, suite in enumerate(suites, start=1):
-            log.info("%s on %s, suite %d of %d", model.name, suite.name, number, len(suites))
+            log.info("%s on %s (%d of %d)", model.name, suite.name, number, len(suites))
             measured.setdefault(model.name, []).append(session.measure(suite))
     folder = _output(config, models, suites)
     folder.mkdir(parents=True, exist_ok=True)
     _write_results(folder, models, measured)
-    _write_training(folder, models, suites, DecontaminationSettings(**config["leakage"]))
+    _write_training(folder, models, suites, same)
     return folder
 
 
@@ -119,10 +90,11 @@ class _Session:
     def _loaded(self) -> Any:
         return self._model.load(self._settings.precision)
 
-    def measure(self, suite: Suite) -> Path:
+    def measure(self, suite: EvaluatedSuite) -> Path:
         """Return the folder with the scores of a suite."""
         inputs = {
             "version": CODE_VERSION,
+            "mteb": importlib.metadata.version("mteb"),
             "model": self._model.identity,
             "suite": suite.identity,
             "settings": asdict(self._settings),
@@ -130,24 +102,16 @@ class _Session:
 
         def build(folder: Path) -> None:
             lexical = isinstance(self._loaded, LexicalSearcher)
-            searcher = self._loaded if lexical else TextEmbeddings(self._loaded, self._settings, self._model.name)
-            items, values = [], []
-            for task in suite.tasks:
-                if lexical and task.kind not in LEXICAL_KINDS:
-                    continue
-                scores = score_task(task, searcher)
-                cell = {name: getattr(task, name) for name in CELL}
-                items.append(_labelled(scores.items, cell))
-                counted = scores.items.group_by("metric").aggregate([("value", "count")]).to_pydict()
-                n_items = max(counted["value_count"], default=0)
-                values += [
-                    {**cell, "metric": name, "value": value, "n_items": n_items}
-                    for name, value in scores.values.items()
-                ]
-            pq.write_table(pa.concat_tables(items) if items else _no_items(), folder / SCORES, compression="zstd")
-            pd.DataFrame(values, columns=[*CELL, "metric", "value", "n_items"]).to_parquet(folder / _VALUES)
-            spent = (0, 0.0) if lexical else (searcher.encoded_texts, searcher.seconds)
-            (folder / _ENCODING).write_text(json.dumps(dict(zip(("texts", "seconds"), spent, strict=True))), "utf-8")
+            model = self._loaded if lexical else TextEmbeddings(self._loaded, self._settings, self._model.name)
+            items, values = [_no_items()], []
+            for cell, scores in suite.scores(model):
+                items.append(_labelled(scores.items, cell._asdict()))
+                n_items = len(set(scores.items["item_id"].to_pylist()))
+                values += [(*cell, metric, value, n_items) for metric, value in scores.values.items()]
+            pq.write_table(pa.concat_tables(items), folder / SCORES, compression="zstd")
+            pd.DataFrame(values, columns=[*CELL, *_VALUE]).to_parquet(folder / _VALUES)
+            spent = (0, 0.0) if lexical else (model.encoded_texts, model.seconds)
+            write_json(folder / _ENCODING, dict(zip(("texts", "seconds"), spent, strict=True)))
 
         return self._store.get("model_scores", inputs, build)
 
@@ -162,7 +126,7 @@ def _no_items() -> pa.Table:
     return _labelled(ITEM_SCHEMA.empty_table(), dict.fromkeys(CELL, ""))
 
 
-def _output(config: Mapping[str, Any], models: Sequence[EvaluatedModel], suites: Sequence[Suite]) -> Path:
+def _output(config: Mapping[str, Any], models: Sequence[EvaluatedModel], suites: Sequence[EvaluatedSuite]) -> Path:
     """Return the folder of results: ``output``, or one named by what was measured."""
     if config["output"]:
         return Path(config["output"]).expanduser()
@@ -194,13 +158,13 @@ def _write_results(folder: Path, models: Sequence[EvaluatedModel], measured: Map
         )  # fmt: skip
     with written_aside(folder / SCORES) as partial:
         pq.write_table(pa.concat_tables(items), partial, compression="zstd")
-    metrics = pd.concat(values)[["model", *CELL, "metric", "value", "n_items"]]
+    metrics = pd.concat(values)[["model", *CELL, *_VALUE]]
     write_text(folder / METRICS, metrics.to_csv(index=False, float_format="%.6f"))
     write_text(folder / MODELS, pd.DataFrame(about).to_csv(index=False, float_format="%.2f"))
 
 
 def _write_training(
-    folder: Path, models: Sequence[EvaluatedModel], suites: Sequence[Suite], same: DecontaminationSettings
+    folder: Path, models: Sequence[EvaluatedModel], suites: Sequence[EvaluatedSuite], same: DecontaminationSettings
 ) -> None:
     """Write what of the suites the models were trained on, and in which tasks and languages."""
     leaks = [pd.DataFrame(columns=["model", *COLUMNS])]

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 State = Literal["running", "finished", "failed"]
 
+
 @dataclass(frozen=True)
 class RunFolder:
     """``<runs>/<experiment>/<fingerprint>/`` and the files in it.

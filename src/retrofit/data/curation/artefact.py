@@ -99,7 +99,7 @@ def curated_rows(
     Raises:
         UserError: a setting is not understood, or the cache cannot be written.
     """
-    parsed = CurationSettings.parse(settings)
+    parsed = CurationSettings.parse(settings, "curation")
     held_out = dict(evaluation)
     if source.fingerprint not in {other.fingerprint for other in held_out.values()}:
         held_out = {OWN: source, **held_out}

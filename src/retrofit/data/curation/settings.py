@@ -13,6 +13,25 @@ from retrofit.errors import UserError
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    @classmethod
+    def parse(cls, settings: Mapping[str, Any], key: str) -> Self:
+        """Return the settings that a configuration holds under a key.
+
+        Raises:
+            UserError: a key is unknown or missing, or its value is not what is expected; names it.
+        """
+        try:
+            return cls.model_validate(dict(settings))
+        except ValidationError as error:
+            first = error.errors()[0]
+            named = ".".join((key, *map(str, first["loc"])))
+            if first["type"] == "extra_forbidden":
+                raise UserError(f"{named} is not a setting of {key}: remove it or correct its name") from None
+            if first["type"] == "missing":
+                raise UserError(f"{named} is missing: give it a value, or null where it may be switched off") from None
+            message = first["msg"].removeprefix("Value error, ")
+            raise UserError(f"{named}={first['input']!r}: {message[:1].lower()}{message[1:]}") from None
+
 
 def _off(value: Any) -> Any:
     return None if value is False else value
@@ -80,22 +99,3 @@ class CurationSettings(_Settings):
     language: Annotated[LanguageSettings | None, _Off] = None
     decontamination: Annotated[DecontaminationSettings | None, _Off] = None
     duplicates: Annotated[DuplicateSettings | None, _Off] = None
-
-    @classmethod
-    def parse(cls, settings: Mapping[str, Any]) -> CurationSettings:
-        """Return the settings that a configuration holds.
-
-        Raises:
-            UserError: a key is unknown or missing, or its value is not what is expected; names ``curation.<key>``.
-        """
-        try:
-            return cls.model_validate(dict(settings))
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(("curation", *map(str, first["loc"])))
-            if first["type"] == "extra_forbidden":
-                raise UserError(f"{key} is not a setting of curation: remove it or correct its name") from None
-            if first["type"] == "missing":
-                raise UserError(f"{key} is missing: give it a value, or null where it may be switched off") from None
-            message = first["msg"].removeprefix("Value error, ")
-            raise UserError(f"{key}={first['input']!r}: {message[:1].lower()}{message[1:]}") from None
