@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.evaluation.beir_folders import beir
+from tests.evaluation.held_out_pairs import held_out_pairs, source_of, texts_of
 
 from retrofit.data.records import Pair
 from retrofit.errors import UserError
 from retrofit.evaluation.bitext_tasks import bitext_tasks_from_folder, bitext_tasks_from_pairs, one_to_one
 from retrofit.evaluation.tasks import BitextTask
-from tests.evaluation.beir_folders import beir
-from tests.evaluation.held_out_pairs import held_out_pairs, source_of, texts_of
 
 
 def bitext(pairs: list[Pair], **options: Any) -> list[BitextTask]:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.evaluation.beir_folders import beir
+from tests.evaluation.held_out_pairs import held_out_pairs, source_of, texts_of
 
 from retrofit.data.records import Pair
 from retrofit.errors import UserError
@@ -19,8 +21,6 @@ from retrofit.evaluation.labelled_tasks import (
     clustering_tasks_from_pairs,
     labelled,
 )
-from tests.evaluation.beir_folders import beir
-from tests.evaluation.held_out_pairs import held_out_pairs, source_of, texts_of
 
 OPTIONS: dict[str, Any] = {
     "suite": "s", "split": "test", "tasks": None, "languages": None, "sides": ["query", "positives"],

@@ -9,6 +9,8 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.evaluation.beir_folders import beir
+from tests.evaluation.held_out_pairs import held_out_pairs, source_of, texts_of
 
 from retrofit.data.records import Pair
 from retrofit.evaluation.reranking_tasks import (
@@ -18,8 +20,6 @@ from retrofit.evaluation.reranking_tasks import (
     with_candidates,
 )
 from retrofit.evaluation.tasks import RetrievalTask
-from tests.evaluation.beir_folders import beir
-from tests.evaluation.held_out_pairs import held_out_pairs, source_of, texts_of
 
 
 def test_pieces_need_no_word_boundaries() -> None:
@@ -45,7 +45,7 @@ def naive_scores(query: str, corpus: dict[str, str]) -> dict[str, float]:
 
 def test_candidates_are_the_best_of_bm25_and_the_answers() -> None:
     corpus = {
-        "a": "the lamp in the kitchen", "b": "a lamp", "c": "kitchen sink", "d": "お茶の時間", "e": "nothing of the sort",
+        "a": "the lamp in the kitchen", "b": "a lamp", "c": "kitchen sink", "d": "お茶の時間", "e": "no such word",
     }  # fmt: skip
     queries = {"q1": "kitchen lamp", "q2": "お茶"}
     qrels = {"q1": {"e": 1}, "q2": {"d": 1}}

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.evaluation.beir_folders import beir
+from tests.evaluation.held_out_pairs import held_out_pairs, source_of, texts_of
 
 from retrofit.data.records import Pair, content_id, shown_id
 from retrofit.errors import UserError
@@ -19,8 +21,6 @@ from retrofit.evaluation.tasks_across_languages import (
     mixed_tasks_from_folder,
     mixed_tasks_from_pairs,
 )
-from tests.evaluation.beir_folders import beir
-from tests.evaluation.held_out_pairs import held_out_pairs, source_of, texts_of
 
 
 def pair(query: str, passage: str, language: str, group: str, task: str = "help") -> Pair:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.evaluation.beir_folders import beir
 
 from retrofit.errors import UserError
 from retrofit.evaluation.judged_folder import folder_fingerprint
 from retrofit.evaluation.tasks_from_folder import similarity_tasks, tasks_from_beir
-from tests.evaluation.beir_folders import beir
-
 
 CORPUS = [{"_id": "d1", "title": "Tee", "text": "お茶"}, {"_id": "d2", "text": "קפה"}, {"_id": "d3", "text": "milk"}]
 QUERIES = [{"_id": "q1", "text": "tea"}, {"_id": "q2", "text": "coffee"}, {"_id": "q3", "text": "unjudged"}]
