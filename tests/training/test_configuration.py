@@ -75,6 +75,8 @@ def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override
         ("evaluation.retention.max_drop", ["evaluation.retention.max_drop=-0.01"]),
         ("evaluation.retention.groups.high_resource", ["evaluation.retention.groups.high_resource=en"]),
         ("evaluation.retention.groups.high_resource", ["evaluation.retention.groups.high_resource=[]"]),
+        ("evaluation.suites.held_out.kind", ["evaluation.suites.held_out.kind=retreival"]),
+        ("evaluation.suites.held_out.max_queries", ["evaluation.suites.held_out.max_queries=0"]),
         ("loss.temperature", ["loss.temperature=0"]),
         ("loss.temperature", ["loss.temperature=-0.02"]),
         ("loss.symmetric_weight", ["loss.symmetric_weight=1.1"]),
@@ -108,7 +110,10 @@ def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override
         ("evaluation.suites", ["~evaluation.suites.held_out"]),
         (
             "export.interpolation",
-            ["evaluation.suites=null", "+evaluation.suites.held_out={pool:task,source:embedded}"],
+            [
+                "evaluation.suites=null",
+                "+evaluation.suites.held_out={kind:retrieval,source:embedded,tasks:null,pool:task,max_queries:1,max_passages:1}",
+            ],
         ),
         ("export.max_drop", ["export.max_drop=-0.01"]),
         ("export.gain_share", ["export.gain_share=1.01"]),

@@ -137,7 +137,9 @@ def suites_of(config: Mapping[str, Any]) -> list[EvaluatedSuite]:
     evaluation = config["evaluation"]
     sources = evaluation_sources(config)
     specifications = {**evaluation["suites"], **suites_of_folders(config["folders"])}
-    suites: list[EvaluatedSuite] = [Suite(name, specification, sources) for name, specification in specifications.items()]
+    suites: list[EvaluatedSuite] = [
+        Suite(name, specification, sources) for name, specification in specifications.items()
+    ]
     if evaluation["benchmark"] is not None:
         name = evaluation["benchmark"]["name"]
         suites += [BenchmarkTask(name, task) for task in benchmark_tasks(**evaluation["benchmark"])]
