@@ -116,10 +116,10 @@ class _Session:
         return self._store.get("model_scores", inputs, build)
 
 
-def _labelled(items: pa.Table, labels: Mapping[str, str]) -> pa.Table:
+def _labelled(table: pa.Table, labels: Mapping[str, str]) -> pa.Table:
     """Return a table with columns in front that hold the same text in every row."""
-    columns = [pa.array([text] * len(items), pa.string()) for text in labels.values()]
-    return pa.table([*columns, *items.columns], names=[*labels, *ITEM_SCHEMA.names])
+    columns = [pa.array([text] * len(table), pa.string()) for text in labels.values()]
+    return pa.table([*columns, *table.columns], names=[*labels, *table.column_names])
 
 
 def _no_items() -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable
 
@@ -12,8 +11,6 @@ from retrofit.data.records import content_id
 from retrofit.models.bi_encoder import Kind
 from retrofit.models.embeddings import Encoder
 from retrofit.models.precision import EncodingSettings
-
-log = logging.getLogger(__name__)
 
 
 class TextEmbeddings:
@@ -46,7 +43,6 @@ class TextEmbeddings:
         new = {key: text for key, text in distinct.items() if key not in row_of}
         if not new:
             return
-        log.info("%s: encoding %d %s texts", self.label, len(new), kind)
         started = time.perf_counter()
         vectors = self._encoder.encode(
             list(new.values()),
