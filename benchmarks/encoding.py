@@ -12,7 +12,7 @@ folder (``--long``), or else definitions.
 and larger batches; it sorts by length itself. Its ONNX and OpenVINO backends need a package that has no usable version
 beside transformers 5, so ``onnxruntime`` and ``openvino`` run the exported graph in batches of similar length. They
 are left out unless an interpreter has them (``--python``: with torch, transformers, openvino, nncf, onnx, onnxscript
-and onnxruntime).
+and onnxruntime). ``retrofit_int8`` is left out unless this interpreter has the extra ``retrofit[openvino]``.
 
 ``share_of_peak`` is the share of the fastest matrix product ``[2048, 384] · [384, 1536]`` of the same precision (of
 bfloat16 for int8), measured in the same turns. Tokens are counted without padding: 2 operations for each weight
@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import csv
 import functools
+import importlib.util
 import json
 import logging
 import os
@@ -59,6 +60,22 @@ def retrofit(checkpoint: Path, precision: str = "auto") -> Encode:
     return lambda texts: encoder.encode(texts, "passage", settings.token_budget, settings.precision, label="")
 
 
+def retrofit_int8(checkpoint: Path) -> Encode:
+    from retrofit.artefacts import ArtefactStore, default_cache
+    from retrofit.models.precision import EncodingSettings
+    from retrofit.models.search_model import SearchModel
+
+    settings = EncodingSettings.of({"precision": "auto", "token_budget": 2048})
+    model = SearchModel(checkpoint, "mean", PROMPTS, MAX_LENGTH)  # type: ignore[arg-type]
+    encoder = model.load_quantized(calibration_texts(), "passage", ArtefactStore(default_cache()))
+    return lambda texts: encoder.encode(texts, "passage", settings.token_budget, settings.precision, label="")
+
+
+def calibration_texts() -> list[str]:
+    texts: list[str] = json.loads((Path(sys.argv[3]) / CALIBRATION).read_text(encoding="utf-8"))
+    return texts
+
+
 def sentence_transformers(checkpoint: Path, batch_size: int = 32, **model_kwargs: str) -> Encode:
     from sentence_transformers import SentenceTransformer
 
@@ -82,7 +99,7 @@ def graph(checkpoint: Path, runtime: str, precision: str) -> Encode:
     if runtime == "onnxruntime":
         with_onnxruntime(encoder, quantized=precision == "int8")
     else:
-        with_openvino(encoder, precision, json.loads((Path(sys.argv[3]) / CALIBRATION).read_text(encoding="utf-8")))
+        with_openvino(encoder, precision, calibration_texts())
     return encoder
 
 
@@ -98,6 +115,7 @@ WAYS: dict[str, Callable[[Path], Encode]] = {
     ),
     "retrofit": retrofit,
     "retrofit_float32": functools.partial(retrofit, precision="float32"),
+    "retrofit_int8": retrofit_int8,
     **{
         f"{runtime}_{precision}": functools.partial(graph, runtime=runtime, precision=precision)
         for runtime, precisions in (("onnxruntime", ("float32", "int8")), ("openvino", ("float32", "bfloat16", "int8")))
@@ -263,7 +281,9 @@ def figures(
 
 def main(options: argparse.Namespace) -> None:
     graphs = [way for way in WAYS if way.startswith(("onnxruntime", "openvino"))]
-    ways = options.ways or [way for way in WAYS if options.python or way not in graphs]
+    left_out = [] if options.python else list(graphs)
+    left_out += [] if importlib.util.find_spec("openvino") else ["retrofit_int8"]
+    ways = options.ways or [way for way in WAYS if way not in left_out]
     python = {way: options.python if way in graphs and options.python else sys.executable for way in ways}
     peaks = ["peak_float32", "peak_bfloat16"]
     folder = Path(tempfile.mkdtemp(prefix="encoding"))

@@ -5,6 +5,7 @@ What a user of either takes: an exported graph, texts sorted by length, batches 
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,7 @@ def with_onnxruntime(encoder: GraphEncoder, quantized: bool) -> None:
 
 def with_openvino(encoder: GraphEncoder, precision: str, calibration: list[str]) -> None:
     """Convert the graph; ``precision`` is float32, bfloat16, or int8 with ranges measured on the calibration texts."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # without it nothing is sent of their use
     import openvino
 
     example = tuple(map(torch.from_numpy, encoder.inputs(["a text", "another one"])))

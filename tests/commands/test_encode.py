@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from retrofit.models.checkpoints import tiny_checkpoint
 from retrofit.models.export import export_sentence_transformer
 
 PROMPTS: dict[Any, str] = {"query": "query: ", "passage": "passage: "}
+QUANTIZERS = ("nncf", "openvino")
 WORDS = ["tea", "Kaffee", "お茶", "קפה", "a longer word", "."]
 
 
@@ -44,16 +46,16 @@ def encoder(cache: Path) -> BiEncoder:
     return BiEncoder.load(tiny_checkpoint(cache), "mean", PROMPTS, 128)
 
 
-def start(cache: Path, work: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(cache: Path, work: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "retrofit", "encode", "model=tiny", "precision=float32", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", cwd=work,
-        env={**os.environ, "RETROFIT_CACHE": str(cache)},
+        env={**os.environ, "RETROFIT_CACHE": str(cache), **environment},
     )  # fmt: skip
 
 
-def encode(cache: Path, work: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    process = start(cache, work, *arguments)
+def encode(cache: Path, work: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    process = start(cache, work, *arguments, **environment)
     output, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
@@ -138,10 +140,14 @@ def test_a_trained_model_is_used_as_its_run_says_and_any_other_as_it_is(
     encoder.prompts = PROMPTS
 
 
-def test_killed_at_any_time_it_goes_on_and_gives_the_same_bytes(cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_killed_at_any_time_it_goes_on_and_gives_the_same_bytes(cache: Path, tmp_path: Path, precision: str) -> None:
+    if precision == "int8":
+        for package in QUANTIZERS:
+            pytest.importorskip(package)
     texts = phrases(600)
     write_jsonl(tmp_path / "corpus.jsonl", [{"_id": n, "text": text} for n, text in enumerate(texts)])
-    arguments = ("input=corpus.jsonl", "block_texts=4")
+    arguments = ("input=corpus.jsonl", "block_texts=4", f"precision={precision}")
     whole = encode(cache, tmp_path, *arguments, "output=whole")
     assert whole.returncode == 0, whole.stderr
 
@@ -163,6 +169,62 @@ def test_killed_at_any_time_it_goes_on_and_gives_the_same_bytes(cache: Path, tmp
     assert last.returncode == 0, last.stderr
     assert "going on after" in last.stderr
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.skipif(all(map(importlib.util.find_spec, QUANTIZERS)), reason="int8 can be had")
+def test_int8_without_its_packages_names_the_extra_and_writes_nothing(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("tea", encoding="utf-8")
+    refused = encode(cache, tmp_path, "input=corpus.txt", "output=out", "precision=int8")
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "retrofit encode: precision=int8 needs OpenVINO and NNCF: pip install 'retrofit[openvino]'\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
+
+
+def test_int8_is_near_float32_and_said_in_the_manifest(cache: Path, encoder: BiEncoder, tmp_path: Path) -> None:
+    for package in QUANTIZERS:
+        pytest.importorskip(package)
+    texts = phrases(60)
+    (tmp_path / "corpus.txt").write_text("\n".join(texts), encoding="utf-8")
+    arguments = ("input=corpus.txt", "output=out")
+    done = encode(cache, tmp_path, *arguments, "precision=int8")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    cosine = (np.load(tmp_path / "out" / "vectors.npy") * encoder.encode(texts, "passage")).sum(axis=1)
+    assert 0.98 < cosine.min() < 0.999999
+    made_of = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["inputs"]
+    assert made_of["precision"] == "int8"
+    assert made_of["int8"].keys() == {"all_else", "calibration_texts", *QUANTIZERS}
+    other = encode(cache, tmp_path, *arguments)
+    assert other.returncode == 2
+    assert "another precision" in other.stderr
+
+
+def test_int8_leaves_no_identifier_to_send_with(cache: Path, tmp_path: Path) -> None:
+    for package in QUANTIZERS:
+        pytest.importorskip(package)
+    (tmp_path / "corpus.txt").write_text("a text that no other test has quantised on", encoding="utf-8")
+    (tmp_path / "home").mkdir()
+    environment = {"HOME": str(tmp_path / "home"), "CI": "", "TF_BUILD": "", "XDG_CACHE_HOME": str(tmp_path)}
+    done = encode(cache, tmp_path, "input=corpus.txt", "output=out", "precision=int8", **environment)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "home" / "intel").exists()
+
+
+def test_int8_of_a_model_that_is_not_of_a_run_is_refused_before_anything_is_written(
+    cache: Path, encoder: BiEncoder, tmp_path: Path
+) -> None:
+    (tmp_path / "corpus.txt").write_text("tea that is not in the cache", encoding="utf-8")
+    export_sentence_transformer(encoder, encoder.backbone.state_dict(), tmp_path / "plain")
+    before = sorted([*tmp_path.rglob("*"), *cache.rglob("*")])
+    refused = encode(
+        cache, tmp_path, "input=corpus.txt", "output=new/out", f"model_folder={tmp_path / 'plain'}", "precision=int8"
+    )
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"retrofit encode: precision=int8: {tmp_path / 'plain'} is not the model of a run")
+    assert refused.stderr.count("\n") == 1
+    assert sorted([*tmp_path.rglob("*"), *cache.rglob("*")]) == before
 
 
 def test_a_damaged_part_is_made_again(cache: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which texts of a corpus are the same, found in parts."""
+"""Which texts of a corpus are the same, found in parts, and some from all over it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrofit.evaluation.corpus_texts import first_of_equals, new_array
+from retrofit.artefacts import ArtefactStore
+from retrofit.evaluation.corpus_texts import CheckedCorpus, Corpus, first_of_equals, new_array
 
 
 @settings(deadline=None)  # a slow disk is no error
@@ -26,3 +27,12 @@ def test_a_new_array_has_its_place_on_the_disk(tmp_path: Path) -> None:
     array = new_array(tmp_path / "array.npy", (1000, 300), "float32")
     assert (array.shape, array.dtype) == ((1000, 300), np.float32)
     assert (tmp_path / "array.npy").stat().st_blocks * 512 >= array.nbytes
+
+
+def test_different_texts_come_from_all_over_the_corpus(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("\n".join([*map(str, range(90)), *["tea"] * 9, "end"]), encoding="utf-8")
+    corpus = Corpus.find(str(tmp_path / "corpus.txt"), "auto", "text", None, "passage")
+    checked = CheckedCorpus.check(corpus, ArtefactStore(tmp_path / "cache"))
+    assert checked.spread(4) == ["0", "33", "66", "end"]
+    assert checked.spread(12) == [*map(str, range(0, 90, 9)), "tea", "end"]
+    assert checked.spread(1000) == [*map(str, range(90)), "tea", "end"]

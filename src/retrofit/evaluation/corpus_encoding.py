@@ -23,12 +23,14 @@ from retrofit.evaluation.corpus_texts import IDS, CheckedCorpus, Corpus, new_arr
 from retrofit.models.bi_encoder import Kind
 from retrofit.models.embeddings import CODE_VERSION, VECTORS, Encoder
 from retrofit.models.precision import EncodingSettings
+from retrofit.models.quantized_encoder import INT8, package_versions
 from retrofit.models.search_model import SearchModel
 
 StoredType = Literal["float32", "float16"]
 
 _TEXTS_AT_ONCE = 1024
 _SECONDS_BETWEEN_LINES = 20
+_CALIBRATION_TEXTS = 200
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ class Encoding:
         dimensions: the first so many components are kept; None keeps all.
         dtype: of what is stored.
         block_texts: texts that are encoded between two states from which a killed process can go on.
+        int8: whether the matrix products are int8, and all else of the precision of the settings.
     """
 
     model: SearchModel
@@ -55,20 +58,39 @@ class Encoding:
     dimensions: int | None
     dtype: StoredType
     block_texts: int = 8192
+    int8: bool = False
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the vectors of given texts depend on; JSON-like."""
-        return {
+        """What the vectors of given texts depend on; JSON-like.
+
+        Raises:
+            UserError: the packages that int8 needs are not installed.
+        """
+        identity: dict[str, Any] = {
             "code": CODE_VERSION,
             "model": self.model.identity,
             "kind": self.kind,
-            "precision": self.settings.precision,
+            "precision": INT8 if self.int8 else self.settings.precision,
             "token_budget": self.settings.token_budget,
             "dimensions": self.dimensions,
             "dtype": self.dtype,
             "block_texts": self.block_texts,
         }
+        if self.int8:
+            beside = {"all_else": self.settings.precision, "calibration_texts": _CALIBRATION_TEXTS}
+            identity["int8"] = {**beside, **package_versions()}
+        return identity
+
+    def load(self, checked: CheckedCorpus, store: ArtefactStore) -> Encoder:
+        """Return the encoder; one in int8 has its ranges from texts of the corpus.
+
+        Raises:
+            UserError: the model cannot be had in int8, or a file of the corpus changed.
+        """
+        if not self.int8:
+            return self.model.load(self.settings.precision)
+        return self.model.load_quantized(checked.spread(_CALIBRATION_TEXTS), self.kind, store)
 
     def encode(self, encoder: Encoder, texts: list[str]) -> np.ndarray:
         """Return the vectors of texts as they are stored, ``[len(texts), dimension]``, unit length.
@@ -97,8 +119,11 @@ def encode_from_configuration(config: Mapping[str, Any]) -> Path:
         folder = Path(config["model_folder"]).expanduser()
         check_model_folder(folder)
         model = SearchModel.of_folder(folder)
+    if int8 := config["precision"] == INT8:
+        model.int8_settings()  # what cannot become int8 is refused before the corpus is read
+    settings = EncodingSettings.of({**config, "precision": "auto"} if int8 else config)
     encoding = Encoding(
-        model, config["kind"], EncodingSettings.of(config), config["dimensions"], config["dtype"], config["block_texts"]
+        model, config["kind"], settings, config["dimensions"], config["dtype"], config["block_texts"], int8
     )
     corpus = Corpus.find(config["input"], config["format"], config["text_field"], config["id_field"], config["kind"])
     output = Path(config["output"]).expanduser().absolute()
@@ -127,7 +152,7 @@ def encode_corpus(corpus: Corpus, encoding: Encoding, output: Path, store: Artef
     if _is_finished(output, request):
         return
     checked = CheckedCorpus.check(corpus, store)
-    encoder = _loaded(encoding)
+    encoder = _loaded(encoding, checked, store)
     dimension = encoding.encode(encoder, ["."]).shape[1]
     partial = _partial(output)
     with _alone(output):
@@ -172,9 +197,11 @@ def _partial(output: Path) -> Path:
     return output.with_name(f".{output.name}.partial")
 
 
-def _loaded(encoding: Encoding) -> Encoder:
+def _loaded(encoding: Encoding, checked: CheckedCorpus, store: ArtefactStore) -> Encoder:
     try:
-        return encoding.model.load(encoding.settings.precision)
+        return encoding.load(checked, store)
+    except UserError:
+        raise
     except Exception as error:  # a damaged folder fails in as many ways as there are files in it
         log.debug("loading failed", exc_info=True)
         reason = one_line(error)[:200] or type(error).__name__

@@ -188,6 +188,17 @@ class CheckedCorpus:
         """How many texts are unlike all before them."""
         return len(self) - sum(len(part) for part in _repeated(self.first))
 
+    def spread(self, count: int) -> list[str]:
+        """Return up to ``count`` different texts from all over the corpus, the same ones each time.
+
+        Raises:
+            UserError: the texts are not those that were checked.
+        """
+        positions = np.unique(self.first[np.linspace(0, len(self) - 1, count, dtype=np.int64)])
+        chosen = set(positions.tolist())
+        texts = itertools.islice(self.texts_from(0), int(positions[-1]) + 1)
+        return [text for position, text in enumerate(texts) if position in chosen]
+
     def texts_from(self, start: int) -> Iterator[str]:
         """Yield the texts from a position on.
 

@@ -14,11 +14,14 @@ import numpy as np
 import torch
 import yaml
 
+from retrofit.artefacts import ArtefactStore
+from retrofit.errors import UserError
 from retrofit.instantiation import instantiate
 from retrofit.models.bi_encoder import BiEncoder, Kind, Pooling, Precision
 from retrofit.models.checkpoints import files_fingerprint, weights_fingerprint
 from retrofit.models.embeddings import Encoder
 from retrofit.models.prompts import passage_prompt
+from retrofit.models.quantized_encoder import QuantizedEncoder
 
 _SETTINGS = ("pooling", "prompts", "max_length")
 
@@ -129,6 +132,32 @@ class SearchModel:
         attention = "eager" if gpu is None else None
         encoder = BiEncoder.load(self.folder, self.pooling, self.prompts, self.max_length, attention, weights=precision)
         return encoder.to(gpu or "cpu")
+
+    def load_quantized(self, calibration: Sequence[str], kind: Kind, store: ArtefactStore) -> QuantizedEncoder:
+        """Return its encoder in int8, on the CPU.
+
+        Args:
+            calibration: texts on which the ranges of its activations are measured, at least one.
+            kind: which prompt they get.
+            store: the cache.
+
+        Raises:
+            UserError: the packages that quantise are not installed, or the model is no plain bi-encoder.
+        """
+        return QuantizedEncoder.load(self.folder, *self.int8_settings(), calibration, kind, store)
+
+    def int8_settings(self) -> tuple[Pooling, dict[Kind, str], int]:
+        """Return pooling, prompts and length limit of a model that can become int8.
+
+        Raises:
+            UserError: it cannot, being no plain bi-encoder.
+        """
+        if self.pooling is None or self.prompts is None or self.max_length is None:
+            raise UserError(
+                f"precision=int8: {self.folder} is not the model of a run of retrofit train; expected one, or a model "
+                "whose pooling, prompts and max_length are given (model)"
+            )
+        return self.pooling, self.prompts, self.max_length
 
 
 def local_gpu() -> str | None:

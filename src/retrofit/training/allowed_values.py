@@ -10,6 +10,7 @@ from retrofit.data.sampling import Homogeneous
 from retrofit.evaluation.corpus_encoding import StoredType
 from retrofit.losses.distillation import DistillationKind
 from retrofit.models.bi_encoder import Kind, Pooling, Precision
+from retrofit.models.quantized_encoder import INT8
 from retrofit.negatives.candidates import Languages, SearchKind
 from retrofit.negatives.choice import Sampling
 from retrofit.negatives.mining import SearchedIn
@@ -145,7 +146,7 @@ ENCODING_CHOICES = {
     "model.pooling": (None, *get_args(Pooling)),
     "kind": get_args(Kind),
     "dtype": get_args(StoredType),
-    "precision": ("auto", *get_args(Precision)),
+    "precision": ("auto", *get_args(Precision), INT8),
 }
 
 MINED_CHOICES = {
