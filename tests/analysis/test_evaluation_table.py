@@ -121,3 +121,13 @@ def test_an_evaluation_that_was_not_compared_is_one_line(tmp_path: Path) -> None
     folder = write(tmp_path, made())
     with pytest.raises(UserError, match=r"table\.csv is missing"):
         show_evaluation(folder)
+
+
+def test_more_models_than_fit_get_another_table_beside_the_reference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write(tmp_path, MadeUp({name: {} for name in ("base", *"abcdefg")}, trained=[]))
+    compare_evaluation(folder)
+    show_evaluation(folder)
+    headers = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["base"]]
+    assert headers[:2] == [["base", *"abcde"], ["base", *"fg"]]

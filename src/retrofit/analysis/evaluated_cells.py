@@ -1,4 +1,4 @@
-"""The scores of every item, read from an evaluation folder or a run folder: a matrix of models and items for each cell."""
+"""The scores of every item, from an evaluation folder or a run folder: a matrix of models and items for each cell."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ METRIC_BY_KIND = {
 """What an item of each kind is compared by.
 
 Of bitext it is whether the translation was found: mteb's F1, which ``metrics.csv`` has, is no mean of items. Items of
-clustering are mteb's repetitions on the same texts: an interval says what another repetition would give, not other texts.
+clustering are mteb's repetitions on the same texts: an interval says what other repetitions would give, and not what
+other texts would.
 """
 
 GOLD = "gold"
@@ -150,7 +151,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """
     texts = dict.fromkeys([*TEXTS, "configuration", "kind", "source", "level", "group", "verdict", "metric"], str)
     try:
-        frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=dict.fromkeys(NUMBERS, [""]))
+        frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={name: [""] for name in NUMBERS})
     except FileNotFoundError:
         raise UserError(f"{path} is missing: expected the folder of an evaluation (retrofit evaluate)") from None
     except (OSError, ValueError) as error:

@@ -23,6 +23,8 @@ MARKS = {"gained": ("▲", "green"), "lost": ("▼", "red"), "kept": (" ", "")}
 _GROUP = ["level", "suite", "kind", "group"]
 
 _NOTHING = "–"
+_OTHERS_SIDE_BY_SIDE = 5  # beside the reference; of more there is another table
+_MODELS_WIDTH = 74  # characters that the models share of the 100
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def show_evaluation(folder: Path) -> None:
         UserError: one of its files is missing or cannot be read.
     """
     files, screen = EvaluationFiles.read(folder), console()
-    screen.print(_scores(files))
+    reference, *others = files.names
+    for start in range(0, max(1, len(others)), _OTHERS_SIDE_BY_SIDE):
+        screen.print(_scores(files, [reference, *others[start : start + _OTHERS_SIDE_BY_SIDE]]))
     for line in _notes(files):
         screen.print(line)
     screen.print()
@@ -92,12 +96,14 @@ def show_evaluation(folder: Path) -> None:
     screen.print(Text(f"written to {folder / TABLE}, {folder / COMPARISON}"), soft_wrap=True)
 
 
-def _scores(files: EvaluationFiles) -> Table:
+def _scores(files: EvaluationFiles, names: list[str]) -> Table:
     """Return suites, kinds and named groups down, models across: value, change below it, leakage below that."""
     table = Table(box=box.SIMPLE_HEAD, title="Models side by side", title_justify="left")
     table.add_column("", overflow="fold", min_width=21, max_width=26)
-    for name in files.names:
-        table.add_column(Text(name), justify="right", overflow="fold", min_width=9)
+    for name in names:
+        table.add_column(
+            Text(name), justify="right", overflow="fold", min_width=9, max_width=_MODELS_WIDTH // len(names) - 3
+        )
     values = files.table.set_index([*_GROUP, "model"])["value"].to_dict()
     for row in files.comparison.itertuples():  # a group that a model's training names has no row of the reference
         values.setdefault((row.level, row.suite, row.kind, row.group, row.against), row.reference_value)
@@ -107,8 +113,8 @@ def _scores(files: EvaluationFiles) -> Table:
         if before not in (None, row.level):
             table.add_section()
         before = row.level
-        lines = [[Text(_NOTHING), Text()] for _ in files.names]
-        for cell, name in zip(lines, files.names, strict=True):
+        lines = [[Text(_NOTHING), Text()] for _ in names]
+        for cell, name in zip(lines, names, strict=True):
             key = (row.level, row.suite, row.kind, row.group, name)
             if key in values:
                 cell[0] = Text(f"{values[key]:.4f} ")
@@ -121,7 +127,7 @@ def _scores(files: EvaluationFiles) -> Table:
             label.append("\nin training, % of q/p")
         cells = [
             Text("\n").join([*cell, *([Text(leaks.get(name, _NOTHING))] if leaks else [])])
-            for cell, name in zip(lines, files.names, strict=True)
+            for cell, name in zip(lines, names, strict=True)
         ]
         table.add_row(label, *cells)
     return table
