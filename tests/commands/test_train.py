@@ -242,3 +242,9 @@ def test_every_way_to_train_runs(tmp_path: Path, in_process: Callable[..., Path]
     assert np.isfinite(curve["loss"]).all()
     assert (run / "adapter").exists() == (overrides[0] != "adapter=full")
     assert all(np.isfinite(tensor).all() for tensor in weights(run).values())
+
+
+def test_training_measures_the_retrieval_suites_only(in_process: Callable[..., Path], tmp_path: Path) -> None:
+    bitext = "{kind: bitext, source: embedded, tasks: [bitext], languages: null, max_sentences: 5}"
+    run = in_process(tmp_path, f"+evaluation.suites.bitext={bitext}", "batching.steps=4", "export=retrofitted")
+    assert set(pd.read_csv(run / "metrics.csv")["suite"]) == {"held_out", "retention_leads", "retention_bitext"}

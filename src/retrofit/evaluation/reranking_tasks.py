@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -98,7 +99,9 @@ def with_candidates(tasks: Sequence[RetrievalTask], count: int) -> list[Retrieva
 def pieces(text: str) -> list[str]:
     """Return the overlapping three-character pieces of a case-folded text, blanks at its ends included."""
     padded = f" {' '.join(text.casefold().split())} "
-    return [padded[place : place + _CHARACTERS] for place in range(max(1, len(padded) - _CHARACTERS + 1))]
+    starts = range(max(1, len(padded) - _CHARACTERS + 1))
+    # A piece that comes again is the same object: ten thousand paragraphs would take a gigabyte else.
+    return [sys.intern(padded[start : start + _CHARACTERS]) for start in starts]
 
 
 def _index(corpus: Mapping[str, str]) -> tuple[bm25s.BM25, list[str]]:
