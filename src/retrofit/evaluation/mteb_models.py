@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _TEXTS_AT_ONCE = 1024
 
 
+@runtime_checkable
 class LexicalSearcher(Protocol):
     """What searches by words, without vectors, such as BM25."""
 
