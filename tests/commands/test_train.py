@@ -63,7 +63,7 @@ def test_metrics_csv_has_the_documented_columns_and_every_cell(finished: Workpla
         for suite, asked in config["evaluation"]["suites"].items()
         for row in test[test["task"].isin(asked["tasks"])].itertuples()
         for model in ("base", "retrofitted")
-        for metric in ("ndcg_at_10", "mrr_at_10", "recall_at_100")
+        for metric in ("ndcg_at_10", "mrr_at_10", "map_at_100", "recall_at_100")
     }
     columns = ["model", "suite", "task", "query_language", "document_language", "metric"]
     assert set(metrics[columns].itertuples(index=False, name=None)) == cells

@@ -17,39 +17,42 @@ from retrofit.data.storage import PairSource
 from retrofit.evaluation.evaluate import (
     RESULT_SCHEMA,
     TOP_K,
-    EmbeddedTexts,
     evaluate,
     read_results,
-    search,
+    search_task,
     write_results,
 )
 from retrofit.evaluation.metrics import METRICS, score_run
 from retrofit.evaluation.suites import evaluate_suites
 from retrofit.evaluation.tasks import RetrievalTask
 from retrofit.evaluation.tasks_from_pairs import tasks_from_pairs
+from retrofit.evaluation.text_embeddings import TextEmbeddings
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.precision import EncodingSettings
 
 SETTINGS = EncodingSettings("float32", 512)
 
 
-def embedded(texts: Sequence[str], seed: int) -> EmbeddedTexts:
-    vectors = np.random.default_rng(seed).normal(size=(len(texts), 8)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return EmbeddedTexts({content_id(text): row for row, text in enumerate(texts)}, vectors)
+class Drawn:
+    """An encoder whose vectors are drawn for each text."""
+
+    def encode(self, texts: Sequence[str], *arguments: Any, **options: Any) -> np.ndarray:
+        rows = [np.random.default_rng(content_id(text)).normal(size=8) for text in texts]
+        vectors = np.array(rows, dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("size", [3, TOP_K, 250])
 def test_search_is_exact(size: int) -> None:
-    all_passages = [f"p{number}" for number in range(300)]
-    queries, passages = embedded(["x", "y", "z"], 0), embedded(all_passages, 1)
-    wanted = np.random.default_rng(2).permutation(300)[:size]
-    corpus = {f"id {row}": f"p{row}" for row in wanted}
-    task = RetrievalTask("s", "t", "en", "en", {"1": "z", "2": "x"}, corpus, {"1": {}, "2": {}})
-    run = search(queries, passages, task)
+    encoder = Drawn()
+    corpus = {f"id {row}": f"p{row}" for row in np.random.default_rng(2).permutation(300)[:size]}
+    queries = {"1": "z", "2": "x"}
+    task = RetrievalTask("s", "t", "en", "en", queries, corpus, {"1": {}, "2": {}})
+    run = search_task(TextEmbeddings(encoder, SETTINGS, "drawn"), task)
     assert list(run) == ["1", "2"]
-    for query_id, row in (("1", 2), ("2", 0)):
-        scores = {f"id {column}": float(passages.vectors[column] @ queries.vectors[row]) for column in wanted}
+    for query_id, text in queries.items():
+        cosines = encoder.encode(list(corpus.values())) @ encoder.encode([text])[0]
+        scores = dict(zip(corpus, cosines.tolist(), strict=True))
         best = sorted(scores, key=scores.__getitem__, reverse=True)[:TOP_K]
         assert list(run[query_id]) == best
         assert run[query_id] == pytest.approx({key: scores[key] for key in best}, abs=1e-6)

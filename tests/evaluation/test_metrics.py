@@ -15,7 +15,7 @@ Run = dict[str, dict[str, float]]
 
 
 def naive(grades: dict[str, int], scores: dict[str, float]) -> dict[str, float]:
-    """The three metrics by their definitions; no two scores may be equal."""
+    """The metrics by their definitions; no two scores may be equal."""
     ranking = sorted(scores, key=lambda passage_id: -scores[passage_id])
 
     def discounted(gains: list[int]) -> float:
@@ -24,10 +24,12 @@ def naive(grades: dict[str, int], scores: dict[str, float]) -> dict[str, float]:
     gains = [max(0, grades.get(passage_id, 0)) for passage_id in ranking]
     ideal = discounted(sorted((max(0, grade) for grade in grades.values()), reverse=True))
     relevant = {passage_id for passage_id, grade in grades.items() if grade > 0}
-    ranks = [rank for rank, gain in enumerate(gains[:10], start=1) if gain > 0]
+    ranks = [rank for rank, gain in enumerate(gains[:100], start=1) if gain > 0]
+    precisions = [number / rank for number, rank in enumerate(ranks, start=1)]
     return {
         "ndcg_at_10": discounted(gains) / ideal if ideal else 0.0,
-        "mrr_at_10": 1 / ranks[0] if ranks else 0.0,
+        "mrr_at_10": 1 / ranks[0] if ranks and ranks[0] <= 10 else 0.0,
+        "map_at_100": sum(precisions) / len(relevant) if relevant else 0.0,
         "recall_at_100": len(relevant & set(ranking[:100])) / len(relevant) if relevant else 0.0,
     }
 
@@ -64,6 +66,7 @@ def test_several_positives_by_hand() -> None:
     ideal = 1 + 1 / math.log2(3) + 1 / math.log2(4)
     assert scores["ndcg_at_10"]["q"] == pytest.approx((1 / math.log2(3) + 1 / math.log2(5)) / ideal)
     assert scores["mrr_at_10"]["q"] == pytest.approx(1 / 2)
+    assert scores["map_at_100"]["q"] == pytest.approx((1 / 2 + 2 / 4) / 3)
     assert scores["recall_at_100"]["q"] == pytest.approx(2 / 3)
 
 
@@ -71,7 +74,9 @@ def test_the_cut_offs() -> None:
     def run_with(rank: int) -> Run:
         return {"q": {PASSAGES[place] if place != rank else "answer": 1 - place / 256 for place in range(1, 121)}}
 
-    expected = {10: (1 / math.log2(11), 0.1, 1), 11: (0, 0, 1), 100: (0, 0, 1), 101: (0, 0, 0)}
+    expected = {
+        10: (1 / math.log2(11), 0.1, 1 / 10, 1), 11: (0, 0, 1 / 11, 1), 100: (0, 0, 1 / 100, 1), 101: (0, 0, 0, 0),
+    }  # fmt: skip
     for rank, values in expected.items():
         scores = score_run({"q": {"answer": 1}}, run_with(rank))
         assert [scores[metric]["q"] for metric in METRICS] == pytest.approx(list(values)), rank
@@ -85,7 +90,9 @@ def test_queries_that_found_nothing_score_zero_and_unjudged_ones_do_not_count() 
         assert scores[metric] == {"q": 1.0, "r": 0.0, "s": 0.0}
 
 
-SCORED = st.dictionaries(st.sampled_from(PASSAGES[:25]), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), min_size=1)
+# Few values, so that many are equal; two that are equal in the single precision of trec_eval alone; and any.
+VALUES = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0, 0.5 + 1e-12]) | st.floats(-1, 1)
+SCORED = st.dictionaries(st.sampled_from(PASSAGES), VALUES, min_size=1)
 
 
 @given(st.dictionaries(st.sampled_from("qrs"), st.tuples(grades(2), SCORED), min_size=1))
@@ -97,10 +104,13 @@ def test_metrics_are_those_of_pytrec_eval_ties_included(
 
     qrels: Qrels = {query: judged for query, (judged, _) in queries.items()}
     run: Run = {query: scores for query, (_, scores) in queries.items()}
-    measured = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "recip_rank", "recall.100"}).evaluate(run)
+    measures = {"ndcg_cut.10", "recip_rank", "map_cut.100", "recall.100"}
+    measured = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
     scores = score_run(qrels, run)
+    assert set(measured) == set(queries)
     for query, expected in measured.items():
-        first = expected["recip_rank"]
+        first = expected["recip_rank"]  # has no cut-off of its own
         assert scores["ndcg_at_10"][query] == pytest.approx(expected["ndcg_cut_10"], abs=1e-9)
         assert scores["mrr_at_10"][query] == pytest.approx(first if first >= 0.1 - 1e-9 else 0, abs=1e-9)
+        assert scores["map_at_100"][query] == pytest.approx(expected["map_cut_100"], abs=1e-9)
         assert scores["recall_at_100"][query] == pytest.approx(expected["recall_100"], abs=1e-9)

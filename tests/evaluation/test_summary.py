@@ -8,6 +8,7 @@ import pytest
 
 from retrofit.analysis.run_results import Comparison
 from retrofit.evaluation.evaluate import RESULT_SCHEMA
+from retrofit.evaluation.metrics import METRICS
 from retrofit.evaluation.summary import METRIC_COLUMNS, headline, language_means, metrics_frame, suite_mean
 
 Cell = tuple[str, str, str, str]
@@ -32,7 +33,13 @@ TRAINED_ON = [("help", "de", "de"), ("bitext", "de", "en")]
 def results(cells: dict[Cell, list[float]]) -> pa.Table:
     rows = [
         dict(zip(("suite", "task", "query_language", "document_language"), cell, strict=True))
-        | {"query_id": f"q{n}", "ndcg_at_10": value, "mrr_at_10": value / 2, "recall_at_100": 1.0}
+        | {
+            "query_id": f"q{n}",
+            "ndcg_at_10": value,
+            "mrr_at_10": value / 2,
+            "map_at_100": value / 2,
+            "recall_at_100": 1.0,
+        }
         | {"top_passage_ids": []}
         for cell, values in cells.items()
         for n, value in enumerate(values)
@@ -47,7 +54,7 @@ def metrics() -> pd.DataFrame:
 
 def test_metrics_csv_has_a_row_for_each_model_cell_and_metric(metrics: pd.DataFrame) -> None:
     assert tuple(metrics.columns) == METRIC_COLUMNS
-    assert len(metrics) == 2 * len(BASE) * 3
+    assert len(metrics) == 2 * len(BASE) * len(METRICS)
     keyed = metrics.set_index(["model", "suite", "task", "query_language", "document_language", "metric"])
     assert keyed.index.is_unique
     for model, cells in (("base", BASE), ("retrofitted", AFTER)):

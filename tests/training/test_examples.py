@@ -26,6 +26,7 @@ def results(scores: list[float], best: str, suite: str = "held_out") -> pa.Table
             "query_id": shown_id(pair.query_id),
             "ndcg_at_10": score,
             "mrr_at_10": score,
+            "map_at_100": 0.0,
             "recall_at_100": 1.0,
             "top_passage_ids": [shown_id(content_id(best))],
         }

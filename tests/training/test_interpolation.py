@@ -36,7 +36,7 @@ def results(cells: Cells) -> pa.Table:
     rows = [
         {
             "suite": suite, "task": task, "query_language": language, "document_language": language, "query_id": "q",
-            "ndcg_at_10": value, "mrr_at_10": 0.0, "recall_at_100": 0.0, "top_passage_ids": [],
+            "ndcg_at_10": value, "mrr_at_10": 0.0, "map_at_100": 0.0, "recall_at_100": 0.0, "top_passage_ids": [],
         }
         for (suite, task, language), value in cells.items()
     ]  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,13 +11,11 @@ import langcodes
 import numpy as np
 
 from retrofit.errors import UserError, one_line
-from retrofit.models.bm25 import LexicalSearcher
 from retrofit.evaluation.mteb_models import encode_options, mteb_model
 from retrofit.evaluation.mteb_scoring import LEXICAL_KINDS, TaskScores, keep_queries, quietly, task_scores
 from retrofit.evaluation.mteb_tasks import KINDS
 from retrofit.evaluation.text_embeddings import TextEmbeddings
-from retrofit.models.embeddings import Encoder
-from retrofit.models.precision import EncodingSettings
+from retrofit.models.bm25 import LexicalSearcher
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -28,8 +25,6 @@ BENCHMARK_KEY = "evaluation.benchmark.name"
 
 TYPES_KEY = "evaluation.benchmark.task_types"
 """The key that names the types of task, as mteb writes them, that are taken of it."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,33 +76,27 @@ def benchmark_tasks(name: str, task_types: Sequence[str]) -> list[AbsTask]:
     return tasks
 
 
-def score_benchmark_task(
-    task: AbsTask, model: Encoder | LexicalSearcher, settings: EncodingSettings, label: str
-) -> Iterator[BenchmarkScores]:
+def score_benchmark_task(task: AbsTask, model: TextEmbeddings | LexicalSearcher) -> Iterator[BenchmarkScores]:
     """Yield what a model reaches on each subset of a task, with the prompts that the model's encoder puts.
-
-    Embeddings are kept while the task lasts: subsets share texts.
 
     Args:
         task: of :func:`benchmark_tasks`; its data is downloaded, or read from the cache of the hub, unless it is
             filled in.
-        model: the encoder, or what searches by words.
-        settings: how to encode.
-        label: the model's name in log lines.
+        model: embeddings, which are made for texts that have none yet; or what searches by words, for the
+            ``LEXICAL_KINDS``.
 
     Raises:
         UserError: the data cannot be had, or the task needs vectors and the model has none.
     """
     kind = KINDS.get(task.metadata.type, task.metadata.type.lower())
-    if isinstance(model, LexicalSearcher) and kind not in LEXICAL_KINDS:
+    if not isinstance(model, TextEmbeddings) and kind not in LEXICAL_KINDS:
         raise UserError(
-            f"{TYPES_KEY}: {task.metadata.name} ({task.metadata.type}) needs a model that embeds texts; {label} can be "
-            f"measured on {' and '.join(LEXICAL_KINDS)} only"
+            f"{TYPES_KEY}: {task.metadata.name} ({task.metadata.type}) needs a model that embeds texts; a lexical one can "
+            f"be measured on {' and '.join(LEXICAL_KINDS)} only"
         )
-    log.info("%s: %s", label, task.metadata.name)
     task = copy.deepcopy(task)  # a benchmark's tasks are shared, and drawing texts changes their generators
     _load(task)
-    asked = mteb_model(model if isinstance(model, LexicalSearcher) else TextEmbeddings(model, settings, label))
+    asked = mteb_model(model)
     kept = keep_queries(task) if kind in LEXICAL_KINDS else {}
     for subset, languages in task.metadata.hf_subsets_to_langscripts.items():
         if subset not in task.hf_subsets:

@@ -69,7 +69,9 @@ def mteb_task(task: Task) -> AbsTask:
         eval_langs=[_language(code) for code in dict.fromkeys((task.query_language, task.document_language))],
         main_score=MAIN_METRIC[task.kind],
     )
-    made: AbsTask = type(task.task, (base,), {"metadata": metadata, **settings})()
+    # A task's name need not be the name of a file.
+    attributes = {"metadata": metadata, "prediction_file_name": "predictions.json", **settings}
+    made: AbsTask = type(task.task, (base,), attributes)()
     made.dataset = dataset
     made.data_loaded = True
     return made
@@ -88,25 +90,25 @@ def _parts(task: Task) -> tuple[type[AbsTask], dict[str, Any], dict[str, Any]]:
 
     match task:
         case RetrievalTask():
-            settings = {"k_values": (1, 3, 5, 10, 20, 100)} if task.candidates is None else {}
-            return AbsTaskRetrieval, settings, {"default": {SPLIT: _retrieval_data(task)}}
+            cuts = {"k_values": (1, 3, 5, 10, 20, 100)} if task.candidates is None else {}
+            return AbsTaskRetrieval, cuts, {"default": {SPLIT: _retrieval_data(task)}}
         case BitextTask():
-            columns = {"sentence1": list(task.sentences), "sentence2": list(task.translations)}
-            return AbsTaskBitextMining, {}, {SPLIT: Dataset.from_dict(columns)}
+            sentences = {"sentence1": list(task.sentences), "sentence2": list(task.translations)}
+            return AbsTaskBitextMining, {}, {SPLIT: Dataset.from_dict(sentences)}
         case SimilarityTask():
-            columns = {"sentence1": list(task.first), "sentence2": list(task.second), "score": list(task.scores)}
-            return AbsTaskSTS, {}, {SPLIT: Dataset.from_dict(columns)}
+            pairs = {"sentence1": list(task.first), "sentence2": list(task.second), "score": list(task.scores)}
+            return AbsTaskSTS, {}, {SPLIT: Dataset.from_dict(pairs)}
         case ClusteringTask():
-            columns = {"sentences": list(task.texts), "labels": list(task.labels)}
+            texts = {"sentences": list(task.texts), "labels": list(task.labels)}
             drawn = min(len(task.texts), AbsTaskClustering.max_documents_per_cluster)
             settings = {"max_fraction_of_documents_to_embed": None, "max_documents_per_cluster": drawn}
-            return AbsTaskClustering, settings, {SPLIT: Dataset.from_dict(columns)}
+            return AbsTaskClustering, settings, {SPLIT: Dataset.from_dict(texts)}
         case ClassificationTask():
             number_of = label_numbers(task)
             splits = {"train": (task.train_texts, task.train_labels), SPLIT: (task.texts, task.labels)}
             made = {
-                split: Dataset.from_dict({"text": list(texts), "label": [number_of[label] for label in labels]})
-                for split, (texts, labels) in splits.items()
+                split: Dataset.from_dict({"text": list(of_split), "label": [number_of[label] for label in labels]})
+                for split, (of_split, labels) in splits.items()
             }
             return AbsTaskClassification, {}, DatasetDict(made)
 
