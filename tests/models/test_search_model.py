@@ -1,44 +1,81 @@
-"""Which folders are models of runs, and which GPU a process uses."""
+"""Folders that are plain bi-encoders give the same either way; which GPU a process uses."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-import yaml
 
-from retrofit.models.search_model import SearchModel, local_gpu
+from retrofit.models.bi_encoder import BiEncoder
+from retrofit.models.export import export_sentence_transformer
+from retrofit.models.search_model import SearchModel, SentenceTransformerEncoder, local_gpu
 
-SETTINGS: dict[str, Any] = {"pooling": "mean", "prompts": {"query": "q ", "passage": "p "}, "max_length": 32}
-
-
-def folder_beside(tmp_path: Path, name: str, config: str) -> Path:
-    (tmp_path / name).mkdir()
-    (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
-    return tmp_path / name
+TEXTS = ["Host", " お茶 \n", "A much longer text about the password of the bridge. " * 6, "קפה", ""]
+Load = Callable[..., BiEncoder]
 
 
-def test_the_model_of_a_run_is_used_as_the_run_says(tmp_path: Path) -> None:
-    folder = folder_beside(tmp_path, "model", yaml.safe_dump({"model": {**SETTINGS, "name": "tiny"}, "seed": 0}))
-    assert SearchModel.of_folder(folder) == SearchModel(folder, **SETTINGS)
+def exported(load_tiny: Load, folder: Path, **options: Any) -> Path:
+    encoder = load_tiny(**options)
+    export_sentence_transformer(encoder, encoder.backbone.state_dict(), folder)
+    return folder
+
+
+def change(path: Path, **changes: Any) -> None:
+    stated = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**stated, **changes}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize("layout", ["of today", "of 2021"])
+def test_a_plain_folder_gives_the_same_as_a_bi_encoder(
+    load_tiny: Load, tmp_path: Path, pooling: str, normalised: bool, layout: str
+) -> None:
+    folder = exported(load_tiny, tmp_path / "m", pooling=pooling, max_length=48, prompts={"query": "q ", "passage": ""})
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    (folder / "modules.json").write_text(json.dumps(modules[: 3 if normalised else 2]), encoding="utf-8")
+    if layout == "of 2021":
+        flags = {
+            f"pooling_mode_{name}": name.startswith(pooling) for name in ("cls_token", "mean_tokens", "max_tokens")
+        }
+        old = json.dumps({"word_embedding_dimension": 32, **flags})
+        (folder / "1_Pooling" / "config.json").write_text(old, encoding="utf-8")
+        old = json.dumps({"max_seq_length": 48, "do_lower_case": False})
+        (folder / "sentence_bert_config.json").write_text(old, encoding="utf-8")
+    model = SearchModel.of_folder(folder)
+    assert (model.pooling, model.prompts, model.max_length) == (pooling, {"query": "q ", "passage": ""}, 48)
+    assert model.kind == "bi-encoder"
+    slow = SentenceTransformerEncoder(folder, None, None)
+    for kind in ("query", "passage"):
+        fast = model.load().encode(TEXTS, kind, 256, "float32", "")  # type: ignore[arg-type]
+        np.testing.assert_allclose(fast, slow.encode(TEXTS, kind, 256, "float32", ""), atol=1e-5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("name", "config"),
-    [
-        ("other", yaml.safe_dump({"model": SETTINGS})),
-        ("model", "{}"),
-        ("model", "- a list"),
-        ("model", ""),
-        ("model", "model: gpt"),
-        ("model", "model: {pooling: mean, max_length: 32}"),
-        ("model", "model: [not: yaml"),
-    ],
+    "otherwise", ["max pooling", "two poolings", "lower case", "without prompt", "dense", "pickled"]
 )
-def test_a_configuration_of_another_program_says_nothing(tmp_path: Path, name: str, config: str) -> None:
-    folder = folder_beside(tmp_path, name, config)
+def test_any_other_folder_is_used_as_it_is(load_tiny: Load, tmp_path: Path, otherwise: str) -> None:
+    folder = exported(load_tiny, tmp_path / "m")
+    pooling = folder / "1_Pooling" / "config.json"
+    if otherwise == "max pooling":
+        change(pooling, pooling_mode="max")
+    elif otherwise == "two poolings":
+        change(pooling, pooling_mode_mean_tokens=True, pooling_mode_max_tokens=True)
+    elif otherwise == "lower case":
+        change(folder / "sentence_bert_config.json", do_lower_case=True)
+    elif otherwise == "without prompt":
+        change(pooling, include_prompt=False)
+    elif otherwise == "dense":
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+        (folder / "modules.json").write_text(json.dumps([*modules[:2], dense]), encoding="utf-8")
+    else:
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     assert SearchModel.of_folder(folder) == SearchModel(folder, None, None, None)
 
 

@@ -42,6 +42,7 @@ CODE_VERSION = 1  # raise it whenever this module writes other files from the sa
 
 _BLOCKS = 17
 _WIDTHS = (2, 3, 5)
+_NO_WEIGHTS = frozenset({"scale", "lo", "bits", "eps"})
 _WEIGHTS, _TOKENIZER = "weights.npz", "tokenizer.json"
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class UniversalSentenceEncoder:
     def size(self) -> ModelSize:
         """Its size; the weights are counted one by one, whatever their bits."""
         with np.load(self.folder / _WEIGHTS, allow_pickle=False) as arrays:
-            numbers = sum(arrays[name].size for name in arrays.files)
+            numbers = sum(arrays[name].size for name in arrays.files if name not in _NO_WEIGHTS)
             dimension = int(arrays["cnn_b"].size)
         return ModelSize(numbers, dimension, sum(path.stat().st_size for path in self.folder.iterdir()) / 1e6)
 
@@ -108,7 +109,7 @@ class ConvolutionalNetwork(nn.Module):
     ln_b_branches: Tensor
     ln_g: Tensor
     ln_b: Tensor
-    cnn_W: Tensor
+    cnn_w: Tensor
     cnn_b: Tensor
     d0: Tensor
     d1: Tensor
@@ -130,7 +131,7 @@ class ConvolutionalNetwork(nn.Module):
             self.register_buffer(f"{name}_branches", torch.cat([arrays[f"{name}{width}"] for width in _WIDTHS], -1))
         self.branches = nn.ModuleList(_Branch(arrays, width) for width in _WIDTHS)
         for name in ("ln_g", "ln_b", "cnn_W", "cnn_b", "d0", "d1", "d2", "d3", "p1", "p3"):
-            self.register_buffer(name, arrays[name])
+            self.register_buffer(name.lower(), arrays[name])
 
     def forward(self, pieces: Tensor, mask: Tensor) -> Tensor:
         """Return unit-length embeddings, float32 ``[texts, dimension]``.
@@ -146,7 +147,7 @@ class ConvolutionalNetwork(nn.Module):
         parts = projected.chunk(len(_WIDTHS), dim=-1)
         convolved = [branch(part, mask) for branch, part in zip(self.branches, parts, strict=True)]
         features = self._normed(torch.cat([words, *convolved], dim=-1), self.ln_g, self.ln_b)
-        averaged = ((features @ self.cnn_W + self.cnn_b) * mask).sum(1) / mask.sum(1).sqrt()
+        averaged = ((features @ self.cnn_w + self.cnn_b) * mask).sum(1) / mask.sum(1).sqrt()
         first = functional.relu(averaged @ self.p1 + functional.relu(averaged @ self.d0) @ self.d1)
         second = torch.tanh(first @ self.p3 + functional.relu(first @ self.d2) @ self.d3)
         return functional.normalize(second, dim=-1)

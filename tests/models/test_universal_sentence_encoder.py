@@ -1,0 +1,137 @@
+"""The convolutional encoder against a plain loop; its tokenizer; and the real wheel."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from retrofit.artefacts import default_cache
+from retrofit.errors import UserError
+from retrofit.models.sentencepiece_tokenizer import unigram_tokenizer
+from retrofit.models.universal_sentence_encoder import (
+    ConvolutionalEncoder,
+    ConvolutionalNetwork,
+    UniversalSentenceEncoder,
+)
+
+D, C, HIDDEN = 6, 4, 5  # sizes of a small one
+PIECES = [
+    ("<unk>", 0.0),
+    ("<s>", 0.0),
+    ("</s>", 0.0),
+    ("▁", -4.0),
+    ("▁ab", -1.0),
+    ("a", -3.0),
+    ("b", -3.0),
+    ("c", -2.0),
+]
+
+
+def field(number: int, content: bytes) -> bytes:
+    size = bytes([len(content)]) if len(content) < 128 else bytes([len(content) & 127 | 128, len(content) >> 7])
+    return bytes([number << 3 | 2]) + size + content
+
+
+def sentencepiece_model() -> bytes:
+    pieces = [field(1, text.encode()) + bytes([2 << 3 | 5]) + struct.pack("<f", score) for text, score in PIECES]
+    # A table without replacements: a double array in which no byte leads anywhere.
+    table = struct.pack("<I", 1024) + bytes(1024)
+    whole_number = bytes([4 << 3, 0x96, 0x01])
+    return b"".join(field(1, piece) for piece in pieces) + field(3, field(1, b"name") + field(2, table) + whole_number)
+
+
+def small_weights() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    arrays = {f"q{block + 1}": torch.randint(0, 64, (2, D), generator=generator).byte() for block in range(17)}
+    arrays |= {"scale": random(17).abs() / 20, "lo": random(17), "eps": torch.tensor(1e-6)}
+    for n in (2, 3, 5):
+        arrays |= {f"proj{n}": random(D, C), f"proj_b{n}": random(C), f"ln_g{n}": random(C), f"ln_b{n}": random(C)}
+        for layer in "12":
+            arrays |= {f"w{layer}_{n}": random(n * C, C) / 4, f"b{layer}_{n}": random(C)}
+    wide = D + 3 * C
+    arrays |= {"ln_g": random(wide), "ln_b": random(wide), "cnn_W": random(wide, D) / 4, "cnn_b": random(D)}
+    arrays |= {"d0": random(D, HIDDEN), "d1": random(HIDDEN, HIDDEN), "p1": random(D, HIDDEN)}
+    return arrays | {"d2": random(HIDDEN, D), "d3": random(D, D), "p3": random(HIDDEN, D)}
+
+
+def naive(arrays: dict[str, torch.Tensor], pieces: list[int]) -> np.ndarray:
+    """The embedding of one text, piece by piece in double precision."""
+    a = {name: array.double().numpy() for name, array in arrays.items()}
+
+    def normed(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        return (x - x.mean()) / np.sqrt(x.var() + a["eps"]) * scale + shift
+
+    words = [a[f"q{t % 17 + 1}"][t // 17] * a["scale"][t % 17] + a["lo"][t % 17] for t in pieces]
+    joined = {
+        name: np.concatenate([a[f"{name}{n}"] for n in (2, 3, 5)], axis=-1)
+        for name in ("proj", "proj_b", "ln_g", "ln_b")
+    }
+    hidden = [normed(word @ joined["proj"] + joined["proj_b"], joined["ln_g"], joined["ln_b"]) for word in words]
+    features = [[word] for word in words]
+    for branch, (n, left) in enumerate(((2, 0), (3, 1), (5, 2))):
+        x = [row[branch * C : (branch + 1) * C] for row in hidden]
+        for layer in "12":
+            around = [np.zeros(C)] * left + x + [np.zeros(C)] * n
+            windows = [np.concatenate(around[place : place + n]) for place in range(len(x))]
+            x = [
+                old + np.maximum(window @ a[f"w{layer}_{n}"] + a[f"b{layer}_{n}"], 0)
+                for old, window in zip(x, windows, strict=True)
+            ]
+        for row, found in zip(features, x, strict=True):
+            row.append(found)
+    total = sum(normed(np.concatenate(row), a["ln_g"], a["ln_b"]) @ a["cnn_W"] + a["cnn_b"] for row in features)
+    mean = total / np.sqrt(len(pieces))
+    first = np.maximum(mean @ a["p1"] + np.maximum(mean @ a["d0"], 0) @ a["d1"], 0)
+    second = np.tanh(first @ a["p3"] + np.maximum(first @ a["d2"], 0) @ a["d3"])
+    return second / np.linalg.norm(second)
+
+
+def test_texts_of_a_chunk_are_embedded_as_each_by_itself() -> None:
+    arrays, tokenizer = small_weights(), unigram_tokenizer(sentencepiece_model())
+    encoder = ConvolutionalEncoder(ConvolutionalNetwork(arrays), tokenizer)
+    texts = ["abc", "", "ab ab c b a", "cc", "z"]
+    expected = [naive(arrays, tokenizer.encode(text).ids) for text in texts]
+    for budget in (4, 1000):
+        found = encoder.encode(texts, "query", budget, "float32", "")
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert found.dtype == np.float32
+
+
+def test_the_tokenizer_takes_the_likeliest_pieces_and_extra_blanks_away() -> None:
+    tokenizer = unigram_tokenizer(sentencepiece_model())
+    assert tokenizer.encode("  ab   c ").ids == [1, 4, 3, 7, 2]
+    assert tokenizer.encode("abzzc").ids == [1, 4, 0, 7, 2]
+    assert tokenizer.encode("").ids == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"", sentencepiece_model()[:-4], sentencepiece_model()[19:], b"\xff" * 20, b"\x0b"]
+)
+def test_a_damaged_model_is_one_line(damaged: bytes) -> None:
+    with pytest.raises(UserError, match=r"^not a SentencePiece unigram model as expected: [^\n]*$"):
+        unigram_tokenizer(damaged)
+
+
+@pytest.mark.embedded
+def test_the_wheel_finds_translations() -> None:
+    model = UniversalSentenceEncoder(default_cache())
+    assert (model.size.parameters, model.size.dimension) == (68_927_232, 512)
+    encoder = model.load()
+    english = ["The cat runs through the garden.", "How do I reset my password?", "Turn off the kitchen light."]
+    german = [
+        "Die Katze läuft durch den Garten.",
+        "Wie setze ich mein Passwort zurück?",
+        "Schalte das Küchenlicht aus.",
+    ]
+    scores = (
+        encoder.encode(english, "query", 256, "float32", "") @ encoder.encode(german, "passage", 256, "float32", "").T
+    )
+    assert scores.argmax(axis=1).tolist() == [0, 1, 2]
+    assert scores.diagonal().min() > 0.5
