@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pytest
 
 from retrofit.data.records import content_id
-from retrofit.evaluation.text_embeddings import TextEmbeddings
 from retrofit.errors import UserError
 from retrofit.evaluation.evaluate import evaluate
 from retrofit.evaluation.metrics import METRICS
 from retrofit.evaluation.mteb_benchmark import BenchmarkScores, benchmark_tasks, score_benchmark_task
 from retrofit.evaluation.tasks import RetrievalTask
+from retrofit.evaluation.text_embeddings import TextEmbeddings
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.precision import EncodingSettings
 

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from retrofit.models.bm25 import Bm25, character_grams
+from retrofit.models.bm25 import Bm25, Bm25Index, character_grams
 from retrofit.models.bm25 import LexicalSearcher as Searcher
 
 PASSAGES = [
@@ -28,15 +28,14 @@ def test_runs_are_those_between_words_too_and_know_no_case_or_marks() -> None:
 
 @pytest.mark.parametrize(("query", "best"), [("Lampe", 0), ("天気", 3), ("住所?", 1), ("kitchens", 5)])
 def test_every_script_is_searched(query: str, best: int) -> None:
-    places, scores = Bm25(2, 4).load().search([query], PASSAGES, 3)
-    assert places[0, 0] == best
-    assert scores[0, 0] == scores[0].max() > 0
-    assert (places.dtype, scores.dtype) == (np.int64, np.float32)
+    scores = Bm25(2, 4).load().index(PASSAGES)([query, "q"])
+    assert (scores.shape, scores.dtype) == ((2, len(PASSAGES)), np.float32)
+    assert scores[0].argmax() == best
+    assert scores[1].tolist() == [0] * len(PASSAGES)
 
 
 def test_scores_are_those_of_the_formula_and_what_shares_nothing_is_left_out() -> None:
     passages = ["abab cd", "cd cd", "xyz"]
-    places, scores = Searcher(2, 2).search(["cd q"], passages, 5)
     counts = [Counter(grams) for grams in character_grams(passages, 2, 2)]
     mean = sum(count.total() for count in counts) / 3
     expected = []
@@ -48,9 +47,11 @@ def test_scores_are_those_of_the_formula_and_what_shares_nothing_is_left_out() -
                 idf = math.log(1 + (3 - holding + 0.5) / (holding + 0.5))
                 score += idf * count[gram] / (count[gram] + 1.5 * (1 - 0.75 + 0.75 * count.total() / mean))
         expected.append(score)
+    assert expected[2] == 0
+    np.testing.assert_allclose(Searcher(2, 2).index(passages)(["cd q"])[0], expected, rtol=1e-5)
+    places, scores = Bm25Index(character_grams(passages, 2, 2)).search(character_grams(["cd q"], 2, 2), 5)
     assert places[0].tolist() == [1, 0, -1, -1, -1]
     np.testing.assert_allclose(scores[0, :2], [expected[1], expected[0]], rtol=1e-5)
-    assert expected[2] == 0
     assert np.isneginf(scores[0, 2:]).all()
 
 

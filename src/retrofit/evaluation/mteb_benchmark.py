@@ -91,8 +91,8 @@ def score_benchmark_task(task: AbsTask, model: TextEmbeddings | LexicalSearcher)
     kind = KINDS.get(task.metadata.type, task.metadata.type.lower())
     if not isinstance(model, TextEmbeddings) and kind not in LEXICAL_KINDS:
         raise UserError(
-            f"{TYPES_KEY}: {task.metadata.name} ({task.metadata.type}) needs a model that embeds texts; a lexical one can "
-            f"be measured on {' and '.join(LEXICAL_KINDS)} only"
+            f"{TYPES_KEY}: {task.metadata.name} ({task.metadata.type}) needs a model that embeds texts; a lexical one "
+            f"can be measured on {' and '.join(LEXICAL_KINDS)} only"
         )
     task = copy.deepcopy(task)  # a benchmark's tasks are shared, and drawing texts changes their generators
     _load(task)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import bm25s
 
 from retrofit.data.records import Split
 from retrofit.data.storage import PairSource
 from retrofit.evaluation.tasks import RetrievalTask
 from retrofit.evaluation.tasks_from_folder import tasks_from_beir
 from retrofit.evaluation.tasks_from_pairs import tasks_from_pairs
+from retrofit.models.bm25 import Bm25Index, character_grams
 
 _CHARACTERS = 3
 
@@ -84,38 +82,24 @@ def with_candidates(tasks: Sequence[RetrievalTask], count: int) -> list[Retrieva
 
     Args:
         tasks: what to rerank; tasks that share a corpus share its index.
-        count: passages of BM25 a query; more than the corpus has takes the whole corpus.
+        count: passages of BM25 a query; a passage that shares no piece with the query is no candidate.
     """
-    indexes: dict[int, tuple[bm25s.BM25, list[str]]] = {}
+    indexes: dict[int, tuple[Bm25Index, list[str]]] = {}
     result = []
     for task in tasks:
         # The tasks hold their corpora, so none of these is another's later on.
         if id(task.corpus) not in indexes:
-            indexes[id(task.corpus)] = _index(task.corpus)
-        result.append(replace(task, candidates=_candidates(task, *indexes[id(task.corpus)], count)))
+            identifiers = sorted(task.corpus)
+            indexes[id(task.corpus)] = Bm25Index(_grams(task.corpus[found] for found in identifiers)), identifiers
+        index, identifiers = indexes[id(task.corpus)]
+        places, _ = index.search(_grams(task.queries.values()), count)
+        candidates = {
+            query: sorted({*(identifiers[place] for place in found if place >= 0), *task.qrels[query]})
+            for query, found in zip(task.queries, places.tolist(), strict=True)
+        }
+        result.append(replace(task, candidates=candidates))
     return result
 
 
-def pieces(text: str) -> list[str]:
-    """Return the overlapping three-character pieces of a case-folded text, blanks at its ends included."""
-    padded = f" {' '.join(text.casefold().split())} "
-    starts = range(max(1, len(padded) - _CHARACTERS + 1))
-    # A piece that comes again is the same object: ten thousand paragraphs would take a gigabyte else.
-    return [sys.intern(padded[start : start + _CHARACTERS]) for start in starts]
-
-
-def _index(corpus: Mapping[str, str]) -> tuple[bm25s.BM25, list[str]]:
-    index, identifiers = bm25s.BM25(), sorted(corpus)
-    index.index([pieces(corpus[identifier]) for identifier in identifiers], show_progress=False)
-    return index, identifiers
-
-
-def _candidates(
-    task: RetrievalTask, index: bm25s.BM25, identifiers: Sequence[str], count: int
-) -> Mapping[str, Sequence[str]]:
-    asked = [pieces(text) for text in task.queries.values()]
-    places, _ = index.retrieve(asked, k=min(count, len(identifiers)), show_progress=False, backend_selection="numpy")
-    return {
-        query: sorted({*(identifiers[place] for place in found), *task.qrels[query]})
-        for query, found in zip(task.queries, places.tolist(), strict=True)
-    }
+def _grams(texts: Iterable[str]) -> list[list[str]]:
+    return character_grams(list(texts), _CHARACTERS, _CHARACTERS)
