@@ -184,5 +184,5 @@ def test_another_kind_is_scored_and_needs_vectors(encoder: BiEncoder) -> None:
     assert (scores.kind, scores.language) == ("sts", "zh-Hans")
     assert scores.n_items == 8 * len(task.eval_splits)
     assert -1 <= scores.scores.values["spearman"] <= 1
-    with pytest.raises(UserError, match=r"STSB.*needs a model that embeds texts; bm25"):
+    with pytest.raises(UserError, match=r"STSB.*needs a model that embeds texts; a lexical one"):
         next(score_benchmark_task(task, Words()))

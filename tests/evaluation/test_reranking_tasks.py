@@ -14,19 +14,11 @@ from tests.evaluation.held_out_pairs import held_out_pairs, source_of, texts_of
 
 from retrofit.data.records import Pair
 from retrofit.evaluation.reranking_tasks import (
-    pieces,
     reranking_tasks_from_folder,
     reranking_tasks_from_pairs,
     with_candidates,
 )
 from retrofit.evaluation.tasks import RetrievalTask
-
-
-def test_pieces_need_no_word_boundaries() -> None:
-    assert pieces("Tea") == [" te", "tea", "ea "]
-    assert pieces("お茶") == [" お茶", "お茶 "]
-    assert pieces("a  B") == [" a ", "a b", " b "]
-    assert pieces("") == ["  "]
 
 
 def naive_scores(query: str, corpus: dict[str, str]) -> dict[str, float]:
