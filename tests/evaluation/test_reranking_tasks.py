@@ -19,6 +19,11 @@ from retrofit.evaluation.reranking_tasks import (
     with_candidates,
 )
 from retrofit.evaluation.tasks import RetrievalTask
+from retrofit.models.bm25 import character_grams
+
+
+def pieces(text: str) -> list[str]:
+    return character_grams([text], 3, 3)[0]
 
 
 def naive_scores(query: str, corpus: dict[str, str]) -> dict[str, float]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from retrofit.data.records import Split
 from retrofit.data.storage import PairSource
 from retrofit.evaluation.tasks import RetrievalTask
@@ -82,7 +84,7 @@ def with_candidates(tasks: Sequence[RetrievalTask], count: int) -> list[Retrieva
 
     Args:
         tasks: what to rerank; tasks that share a corpus share its index.
-        count: passages of BM25 a query; a passage that shares no piece with the query is no candidate.
+        count: passages of BM25 a query; more than the corpus has takes the whole corpus.
     """
     indexes: dict[int, tuple[Bm25Index, list[str]]] = {}
     result = []
@@ -92,11 +94,10 @@ def with_candidates(tasks: Sequence[RetrievalTask], count: int) -> list[Retrieva
             identifiers = sorted(task.corpus)
             indexes[id(task.corpus)] = Bm25Index(_grams(task.corpus[found] for found in identifiers)), identifiers
         index, identifiers = indexes[id(task.corpus)]
-        places, _ = index.search(_grams(task.queries.values()), count)
-        candidates = {
-            query: sorted({*(identifiers[place] for place in found if place >= 0), *task.qrels[query]})
-            for query, found in zip(task.queries, places.tolist(), strict=True)
-        }
+        candidates = {}
+        for query, grams in zip(task.queries, _grams(task.queries.values()), strict=True):
+            best = np.argsort(-index.scores([grams])[0], kind="stable")[:count]
+            candidates[query] = sorted({*(identifiers[place] for place in best), *task.qrels[query]})
         result.append(replace(task, candidates=candidates))
     return result
 
