@@ -87,8 +87,16 @@ class _Session:
         self._store = store
 
     @functools.cached_property
-    def _loaded(self) -> Any:
-        return self._model.load(self._settings.precision)
+    def _searcher(self) -> TextEmbeddings | LexicalSearcher:
+        loaded = self._model.load(self._settings.precision)
+        if isinstance(loaded, LexicalSearcher):
+            return loaded
+        return TextEmbeddings(loaded, self._settings, self._model.name)
+
+    def _spent(self) -> tuple[int, float]:
+        """Return how many texts were encoded, and how long that took."""
+        searcher = self._searcher
+        return (0, 0.0) if isinstance(searcher, LexicalSearcher) else (searcher.encoded_texts, searcher.seconds)
 
     def measure(self, suite: EvaluatedSuite) -> Path:
         """Return the folder with the scores of a suite."""
@@ -101,17 +109,16 @@ class _Session:
         }
 
         def build(folder: Path) -> None:
-            lexical = isinstance(self._loaded, LexicalSearcher)
-            model = self._loaded if lexical else TextEmbeddings(self._loaded, self._settings, self._model.name)
+            texts, seconds = self._spent()
             items, values = [_no_items()], []
-            for cell, scores in suite.scores(model):
+            for cell, scores in suite.scores(self._searcher):
                 items.append(_labelled(scores.items, cell._asdict()))
                 n_items = len(set(scores.items["item_id"].to_pylist()))
                 values += [(*cell, metric, value, n_items) for metric, value in scores.values.items()]
             pq.write_table(pa.concat_tables(items), folder / SCORES, compression="zstd")
             pd.DataFrame(values, columns=[*CELL, *_VALUE]).to_parquet(folder / _VALUES)
-            spent = (0, 0.0) if lexical else (model.encoded_texts, model.seconds)
-            write_json(folder / _ENCODING, dict(zip(("texts", "seconds"), spent, strict=True)))
+            all_texts, all_seconds = self._spent()
+            write_json(folder / _ENCODING, {"texts": all_texts - texts, "seconds": all_seconds - seconds})
 
         return self._store.get("model_scores", inputs, build)
 

@@ -53,9 +53,8 @@ class TextEmbeddings:
         )
         self.seconds += time.perf_counter() - started
         self.encoded_texts += len(new)
+        self._vectors[kind] = _grown(self._vectors.get(kind), len(row_of), vectors)
         row_of.update({key: row for row, key in enumerate(new, start=len(row_of))})
-        known = self._vectors.get(kind)
-        self._vectors[kind] = vectors if known is None else np.concatenate([known, vectors])
 
     def vectors(self, texts: Iterable[str], kind: Kind) -> np.ndarray:
         """Return the embeddings of texts, float32 ``[texts, dimension]``, unit length, encoding those that are new."""
@@ -64,3 +63,15 @@ class TextEmbeddings:
         row_of = self._row_of[kind]
         found: np.ndarray = self._vectors[kind][[row_of[content_id(text)] for text in wanted]]
         return found
+
+
+def _grown(array: np.ndarray | None, used: int, rows: np.ndarray) -> np.ndarray:
+    """Return an array with rows after those in use; it doubles when it is full, so that no row is moved often."""
+    needed = used + len(rows)
+    if array is None or needed > len(array):
+        larger = np.empty((max(needed, 2 * used), rows.shape[1]), dtype=rows.dtype)
+        if array is not None:
+            larger[:used] = array[:used]
+        array = larger
+    array[used:needed] = rows
+    return array
