@@ -65,6 +65,8 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
     settings = EncodingSettings.of(config["evaluation"])
     store = ArtefactStore(Path(config["paths"]["cache"]))
     suites = suites_of(config)
+    # All of them are read before a model is loaded: what cannot be read is said before work starts.
+    log.info("%d tasks in %d suites, %d models", sum(len(suite.tasks) for suite in suites), len(suites), len(models))
     measured: dict[str, list[Path]] = {}
     for model in models:
         session = _Session(model, settings, store)
