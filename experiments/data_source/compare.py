@@ -19,7 +19,6 @@ import pandas as pd
 from retrofit.analysis.comparison import compare_runs, finished_runs, interpolations
 
 HERE = Path(__file__).parent
-FOLDERS = ("omosqa_part", "xquad_part")
 
 
 def name_of(config: Mapping[str, Any]) -> str:
@@ -41,7 +40,7 @@ def losses(runs: Mapping[tuple[str, int], Path]) -> pd.DataFrame:
 
 def main(folder: Path) -> None:
     runs = finished_runs(folder, name_of)
-    compared = compare_runs(runs, "real", "data_source", FOLDERS)
+    compared = compare_runs(runs, "real", "data_source")
     compared.runs.round(4).to_csv(HERE / "runs.csv", index=False)
     compared.differences.round(4).to_csv(HERE / "comparison.csv", index=False)
     compared.gains.round(4).to_csv(HERE / "gains.csv", index=False)

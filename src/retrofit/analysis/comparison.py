@@ -7,7 +7,7 @@ method.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,9 +73,7 @@ def finished_runs(folder: Path, name_of: Callable[[Mapping[str, Any]], str]) -> 
     return runs
 
 
-def compare_runs(
-    runs: Mapping[tuple[str, int], Path], reference: str, column: str, folders: Iterable[str] = ()
-) -> Comparison:
+def compare_runs(runs: Mapping[tuple[str, int], Path], reference: str, column: str) -> Comparison:
     """Return runs against those of the reference option.
 
     A group is a suite; the suite ``held_out`` is two, by whether the reference was trained in the query's language.
@@ -84,10 +82,9 @@ def compare_runs(
         runs: by option and seed. Options that lack a seed of the reference are left out.
         reference: the option that the others are compared with.
         column: what the options are options of; names their column.
-        folders: names of BEIR folders that ``retrofit evaluate`` measured all runs on.
 
     Raises:
-        UserError: the reference has no run, or a run was not measured on a folder.
+        UserError: the reference has no run, or a run was measured on other queries.
     """
     seeds = sorted(seed for name, seed in runs if name == reference)
     if not seeds:
@@ -95,9 +92,9 @@ def compare_runs(
     found = dict.fromkeys(name for name, _ in runs)
     names = [name for name in found if all((name, seed) in runs for seed in seeds)]
     names.sort(key=lambda name: (name != reference, name))
-    groups = _groups(runs[reference, seeds[0]], folders)
-    base = _scores(runs[reference, seeds[0]], "base", folders).merge(groups, on=CELL)
-    scores = {(name, seed): _scores(runs[name, seed], "retrofitted", folders) for name in names for seed in seeds}
+    groups = _groups(runs[reference, seeds[0]])
+    base = _scores(runs[reference, seeds[0]], "base").merge(groups, on=CELL)
+    scores = {(name, seed): _scores(runs[name, seed], "retrofitted") for name in names for seed in seeds}
     of_differences, of_gains = np.random.default_rng(0), np.random.default_rng(1)
     table: list[dict[str, Any]] = []
     compared: list[dict[str, Any]] = []
@@ -181,24 +178,15 @@ def _multinomial(resamples: int, items: int, generator: np.random.Generator) -> 
     return generator.multinomial(items, np.full(items, 1 / items), resamples)
 
 
-def _groups(path: Path, folders: Iterable[str]) -> pd.DataFrame:
+def _groups(path: Path) -> pd.DataFrame:
     """Return the cells of a run with the group they are reported under."""
-    tables = [pd.read_csv(path / "metrics.csv"), *(_read_folder(path, name) for name in folders)]
-    cells = pd.concat(tables).query(f"metric == '{METRIC}' and model == 'base'")
+    cells = pd.read_csv(path / "metrics.csv").query(f"metric == '{METRIC}' and model == 'base'")
     seen = cells.groupby(["suite", "query_language"])["seen_in_training"].transform("any")
     held_out = cells["suite"] == "held_out"
     cells["group"] = cells["suite"].where(~held_out, np.where(seen, "held_out, seen", "held_out, unseen"))
     return cells[[*CELL, "group"]]
 
 
-def _read_folder(path: Path, name: str) -> pd.DataFrame:
-    table = path / f"evaluation_{name}.csv"
-    if not table.exists():
-        raise UserError(f"{path}: not measured on {name}; retrofit evaluate runs=[{path}] folders=[{name}]")
-    return pd.read_csv(table)
-
-
-def _scores(path: Path, model: str, folders: Iterable[str]) -> pd.DataFrame:
+def _scores(path: Path, model: str) -> pd.DataFrame:
     """Return the metric of every query of a run's model."""
-    files = [path / f"queries_{model}.parquet", *(path / f"evaluation_{name}_{model}.parquet" for name in folders)]
-    return pd.concat([pd.read_parquet(file, columns=[*CELL, "query_id", METRIC]) for file in files])
+    return pd.read_parquet(path / f"queries_{model}.parquet", columns=[*CELL, "query_id", METRIC])
