@@ -1,10 +1,11 @@
-"""Where the time of one training step goes, with the backbone's own layers and with the fused ones.
+"""Where the time of one training step goes, with the backbone's own layers and with the fused ones, and of encoding.
 
     python benchmarks/step_profile.py [short|long] [--pairs FILE]
 
 The steps are those of ``benchmarks/training.py``. Kinds of operations are summed over all threads' waiting; what is not
-inside an operation is Python and the autograd engine. The table also has the share of the measured peak of a matrix
-product that the products themselves reach, and the whole step.
+inside an operation is Python, the autograd engine and, of ``encoding`` (the texts of a step, without gradients), the
+tokenizer. The table also has the share of the measured peak of a matrix product that the products themselves reach, and the
+whole.
 """
 
 from __future__ import annotations
@@ -40,16 +41,17 @@ def main(options: argparse.Namespace) -> None:
     pairs = pairs_of(options.texts, options.pairs)
     flat = [list(next(pairs)) for _ in range(STEPS * settings["pairs"])]
     batches = [flat[start : start + settings["pairs"]] for start in range(0, len(flat), settings["pairs"])]
-    work = 2 * operations(batches, settings["max_length"]) / (STEPS - UNTIMED)
+    forward = operations(batches, settings["max_length"]) / (STEPS - UNTIMED)
     rows: list[dict[str, Any]] = []
-    for way in ("plain", "fused"):
-        seconds, kinds = profiled(batches, settings["max_length"], fused=way == "fused")
-        highest = peak()["bfloat16"]
-        for kind, spent in [*kinds.items(), ("Python and the rest", seconds - sum(kinds.values())), ("step", seconds)]:
-            reached = work / spent / 1e9 / highest if kind in ("products", "step") else None
+    for layers, whole in (("plain", "step"), ("fused", "step"), ("fused", "encoding")):
+        seconds, kinds = profiled(batches, settings["max_length"], layers == "fused", whole == "encoding")
+        highest, work = peak()["bfloat16"], forward if whole == "encoding" else 2 * forward
+        for kind, spent in [*kinds.items(), ("Python and the rest", seconds - sum(kinds.values())), (whole, seconds)]:
+            reached = work / spent / 1e9 / highest if kind in ("products", whole) else None
             rows.append(
                 {
-                    "texts": name_of(options), "layers": way, "kind": kind, "milliseconds": round(1000 * spent, 1),
+                    "texts": name_of(options), "layers": layers, "of": whole, "kind": kind,
+                    "milliseconds": round(1000 * spent, 1),
                     "share": round(spent / seconds, 3), "share_of_peak": "" if reached is None else round(reached, 3),
                 }
             )  # fmt: skip
@@ -58,18 +60,25 @@ def main(options: argparse.Namespace) -> None:
         print(row)
 
 
-def profiled(batches: Batches, max_length: int, *, fused: bool) -> tuple[float, dict[str, float]]:
+def profiled(batches: Batches, max_length: int, fused: bool, encoding: bool) -> tuple[float, dict[str, float]]:
     """Return the seconds of a step without the profiler, and those of its kinds of operations under it."""
     steps = BareSteps(max_length, kept_tokens=None)
-    steps.encoder.fused = fused
+    steps.encoder.fused, steps.encoder.max_length = fused, max_length
+
+    def take(batch: Any) -> None:
+        if encoding:
+            steps.encoder.encode([text for pair in batch for text in pair], "passage", precision="bfloat16")
+        else:
+            steps.take(batch)
+
     times = []
     for batch in batches:
         started = time.perf_counter()
-        steps.take(batch)
+        take(batch)
         times.append(time.perf_counter() - started)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for batch in batches[UNTIMED:]:
-            steps.take(batch)
+            take(batch)
     kind_of = {name: kind for kind, names in KINDS.items() for name in names}
     spent: dict[str, float] = defaultdict(float)
     for event in profiler.key_averages():
