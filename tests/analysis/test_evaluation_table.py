@@ -71,6 +71,22 @@ def test_leakage_stands_beside_the_score(printed: str) -> None:
     assert lines[start + 2].split("q/p")[1].split() == ["–", "10.0/0.0", "–", "–", "–", "–"]
 
 
+def test_leakage_that_is_unknown_is_not_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path, made())
+    leakage = pd.read_csv(folder / "leakage.csv")
+    unknown = (leakage["suite"] == "held_out") & (leakage["query_language"] == "fi")
+    leakage.loc[unknown, ["queries_in_training", "passages_in_training"]] = None
+    leakage.to_csv(folder / "leakage.csv", index=False)
+    compare_evaluation(folder)
+    show_evaluation(folder)
+    lines = capsys.readouterr().out.splitlines()
+    shown = {}
+    for suite in ("held_out", "tatoeba"):
+        (start,) = (number for number, line in enumerate(lines) if re.match(rf"^ +{suite} +[0-9]", line))
+        shown[suite] = lines[start + 2].split("q/p")[1].split()[1]
+    assert shown == {"held_out": "–/–", "tatoeba": "10.0/0.0"}
+
+
 def test_better_is_said_only_where_it_is_significant(printed: str, folder: Path) -> None:
     comparison = pd.read_csv(folder / "comparison.csv").query("level == 'suite'")
     text = " ".join(printed.split())

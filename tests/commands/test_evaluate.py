@@ -117,6 +117,8 @@ def test_what_was_measured_is_not_measured_again(place: Path, evaluated: list[st
         (["models=[nothing]"], "models: nothing: no such folder, and no option of conf/model"),
         (["models=[tiny,tiny]"], "models: tiny stands there twice"),
         (["evaluation=folder"], "folders=[]: expected at least one"),
+        (["evaluation=mteb", "evaluation.benchmark.name=MTEB"], "evaluation.benchmark.name=MTEB: no benchmark of mteb"),
+        (["evaluation=mteb", "evaluation.benchmark.task_types=STS"], "evaluation.benchmark.task_types=STS: expected a"),
         (["folders=[nowhere]"], "folders[0]=nowhere: no such folder"),
         (["reference=best"], "reference=best: expected one of the models (tiny), or null"),
         (["evaluation.token_budget=0"], "evaluation.token_budget=0: expected a whole number of 8 or more"),

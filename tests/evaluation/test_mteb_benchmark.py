@@ -163,6 +163,23 @@ def test_a_task_is_the_same_for_the_next_model(encoder: BiEncoder) -> None:
     assert all(one.scores.items.equals(other.scores.items) for one, other in zip(first, second, strict=True))
 
 
+def test_splits_of_a_task_count_alike_whatever_their_size(encoder: BiEncoder) -> None:
+    task, _ = two_subsets()
+    (split,) = task.eval_splits
+    task.hf_subsets = ["de"]
+    whole = task.dataset["de"][split]
+    first = {"queries": whole["queries"].select([0]), "relevant_docs": {"q0": whole["relevant_docs"]["q0"]}}
+    task.dataset["de"]["part"] = {**whole, **first}
+    task.metadata = task.metadata.model_copy(update={"eval_splits": [split, "part"]})
+    (scores,) = score_benchmark_task(task, TextEmbeddings(encoder, SETTINGS, "tiny"))
+    of_item = by_item(scores, "ndcg_at_10")
+    assert len(of_item) == 7
+    splits = [[value for item, value in of_item.items() if item.startswith(f"{name}/")] for name in (split, "part")]
+    expected = np.mean([np.mean(values) for values in splits])
+    assert abs(expected - np.mean(list(of_item.values()))) > 1e-3
+    assert scores.scores.values["ndcg_at_10"] == pytest.approx(expected, abs=1e-5)
+
+
 class Words:
     """A searcher of whom nothing is asked."""
 

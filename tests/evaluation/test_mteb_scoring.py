@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,15 @@ def assert_same(encoder: Any, tasks: Sequence[RetrievalTask]) -> None:
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_fast_path_gives_what_mteb_gives(encoder: BiEncoder, suite: str) -> None:
     assert_same(encoder, [retrieval(suite, *pair, seed=number) for number, pair in enumerate(SUITES[suite])])
+
+
+def test_blanks_around_a_passage_change_nothing(encoder: BiEncoder) -> None:
+    task = retrieval("s", "de", "de", seed=0)
+    blanks = replace(task, corpus={key: f"  {text} \n" for key, text in task.corpus.items()})
+    assert_same(encoder, [blanks])
+    store = embeddings(encoder)
+    score_task(blanks, store)
+    assert store.encoded_texts == len({*task.queries.values()}) + len({*task.corpus.values()})
 
 
 class Grid:

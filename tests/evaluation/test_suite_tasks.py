@@ -39,6 +39,12 @@ RETRIEVAL = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("folders", [None, "xquad"])
+def test_folders_are_a_list(folders: Any) -> None:
+    with pytest.raises(UserError, match=rf"^folders={folders}: expected a list of folders"):
+        suites_of_folders(folders)
+
+
 def everything() -> dict[str, dict[str, Any]]:
     """The suites of the configuration that measures everything, on the tiny corpus."""
     suites = {}

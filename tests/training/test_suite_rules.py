@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from retrofit.training.suite_rules import suite_rules
+from retrofit.training.suite_rules import benchmark_rules, suite_rules
 
 RETRIEVAL: dict[str, Any] = {
     "kind": "retrieval", "source": "own", "tasks": None, "pool": "task", "max_queries": 5, "max_passages": None,
@@ -84,3 +84,21 @@ def test_suites_of_folders(tmp_path: Path) -> None:
         found = broken(suite | changed)
         assert found is not None
         assert found[0] == f"evaluation.suites.s.{key}"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "key"),
+    [
+        (None, None),
+        ({"name": "MTEB(eng, v2)", "task_types": ["Retrieval", "STS"]}, None),
+        ({"name": "MTEB(eng, v2)"}, ""),
+        ({"name": "MTEB(eng, v2)", "task_types": ["STS"], "languages": ["de"]}, ""),
+        ("MTEB(eng, v2)", ""),
+        ({"name": None, "task_types": ["STS"]}, ".name"),
+        ({"name": "MTEB(eng, v2)", "task_types": "Retrieval"}, ".task_types"),
+        ({"name": "MTEB(eng, v2)", "task_types": []}, ".task_types"),
+    ],
+)
+def test_benchmarks(benchmark: Any, key: str | None) -> None:
+    found = next((key for holds, key, _ in benchmark_rules(benchmark) if not holds), None)
+    assert found == (None if key is None else f"evaluation.benchmark{key}")

@@ -148,9 +148,13 @@ def _change(difference: float, verdict: str) -> Text:
 
 
 def _leaks(files: EvaluationFiles, suite: str) -> dict[str, str]:
-    """Return the shares of a suite's queries and passages that stand in a model's training data, by model."""
+    """Return the shares of a suite's queries and passages that stand in a model's training data, by model.
+
+    Where it is unknown of one of a model's tasks or seeds, it is unknown of the model.
+    """
     rows = files.leakage[files.leakage["suite"] == suite]
-    sums = rows.groupby("name")[["queries", "queries_in_training", "passages", "passages_in_training"]].sum()
+    counts = rows.groupby("name")[["queries", "queries_in_training", "passages", "passages_in_training"]]
+    sums = counts.agg(lambda column: column.sum(skipna=False))
     return {
         str(row.Index): f"{_percent(row.queries_in_training, row.queries)}/"
         f"{_percent(row.passages_in_training, row.passages)} "
@@ -159,7 +163,7 @@ def _leaks(files: EvaluationFiles, suite: str) -> dict[str, str]:
 
 
 def _percent(part: float, whole: float) -> str:
-    return f"{100 * part / whole:.1f}" if whole else _NOTHING
+    return f"{100 * part / whole:.1f}" if whole and not math.isnan(part) else _NOTHING
 
 
 def _notes(files: EvaluationFiles) -> Iterator[Text]:

@@ -45,15 +45,6 @@ class Comparison:
 
     metrics: pd.DataFrame
 
-    @classmethod
-    def read_csv(cls, path: Path) -> Comparison:
-        """Return the comparison of a CSV file in the columns of ``metrics.csv``.
-
-        Raises:
-            UserError: the file is missing, cannot be read, or lacks a column or model.
-        """
-        return cls(_read(path, lambda path: _table(path, METRIC_COLUMNS)))
-
     @property
     def suites(self) -> list[str]:
         """The suites, those of the training domain before those that watch for forgetting."""

@@ -40,20 +40,6 @@ def show_run(run_folder: Path) -> None:
     _show_places(screen, run_folder)
 
 
-def show_comparison(path: Path) -> None:
-    """Print base and retrofitted model side by side for every language of a CSV file like ``metrics.csv``.
-
-    Raises:
-        UserError: the file is missing or cannot be read.
-    """
-    comparison = Comparison.read_csv(path)
-    screen = console()
-    for suite in comparison.suites:
-        screen.print(_language_table(comparison, suite))
-        _show_suite(screen, comparison, suite)
-    screen.print(Text(f"written to {path}"), soft_wrap=True)
-
-
 def console() -> Console:
     """Return standard output as a console that shows texts as they stand, at least 100 columns wide."""
     # Texts come from a corpus: what looks like markup or an emoji's name in them is to be shown as it stands.

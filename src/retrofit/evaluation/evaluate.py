@@ -46,7 +46,7 @@ def evaluate(
     """
     embeddings = TextEmbeddings(encoder, settings, label)
     embeddings.add((text for task in tasks for text in task.queries.values()), "query")
-    embeddings.add((text for task in tasks for text in task.corpus.values()), "passage")
+    embeddings.add((text for task in tasks for text in task.passages), "passage")
     rows = []
     for task in tasks:
         run = search_task(embeddings, task)
@@ -73,7 +73,7 @@ def search_task(embeddings: TextEmbeddings, task: RetrievalTask) -> dict[str, di
     Equal scores are ordered as :func:`retrofit.evaluation.metrics.ranking` does, at the cut as well.
     """
     queries = embeddings.vectors(task.queries.values(), "query")
-    scores = inner_products(embeddings.vectors(task.corpus.values(), "passage"))
+    scores = inner_products(embeddings.vectors(task.passages, "passage"))
     found = search(lambda part: scores(queries[part]), len(queries), list(task.corpus), TOP_K)
     return dict(zip(task.queries, found, strict=True))
 

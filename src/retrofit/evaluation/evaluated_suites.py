@@ -33,7 +33,8 @@ class Cell(NamedTuple):
         kind: of the task.
         task: its name.
         query_language: language of the queries.
-        document_language: language of the passages.
+        document_language: language of the passages; of a benchmark's task with several subsets, the subset, for a task
+            may have several in one language and counts once in a mean all the same.
     """
 
     suite: str
@@ -124,8 +125,8 @@ class BenchmarkTask:
         """Yield what a model reaches on each subset, if it can be measured on it."""
         if KINDS.get(self.task.metadata.type) in LEXICAL_KINDS or isinstance(model, TextEmbeddings):
             for found in score_benchmark_task(self.task, model):
-                name = found.task if found.subset == "default" else f"{found.task}, {found.subset}"
-                yield Cell(self.benchmark, found.kind, name, found.language, found.language), found.scores
+                searched = found.language if found.subset == "default" else found.subset
+                yield Cell(self.benchmark, found.kind, found.task, found.language, searched), found.scores
 
 
 def suites_of(config: Mapping[str, Any]) -> list[EvaluatedSuite]:

@@ -64,6 +64,7 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
     same = DecontaminationSettings.parse(config["leakage"], "leakage")
     settings = EncodingSettings.of(config["evaluation"])
     store = ArtefactStore(Path(config["paths"]["cache"]))
+    strata = {model.name: training_strata(model.run) for model in models if model.run is not None}
     suites = suites_of(config)
     # All of them are read before a model is loaded: what cannot be read is said before work starts.
     log.info("%d tasks in %d suites, %d models", sum(len(suite.tasks) for suite in suites), len(suites), len(models))
@@ -76,7 +77,9 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
     folder = _output(config, models, suites)
     folder.mkdir(parents=True, exist_ok=True)
     _write_results(folder, models, measured)
-    _write_training(folder, models, suites, same)
+    _write_leakage(folder, models, suites, same)
+    trained = [(name, *stratum) for name, its in strata.items() for stratum in its]
+    write_text(folder / TRAINING, pd.DataFrame(trained, columns=["model", *STRATUM]).to_csv(index=False))
     return folder
 
 
@@ -172,20 +175,16 @@ def _write_results(folder: Path, models: Sequence[EvaluatedModel], measured: Map
     write_text(folder / MODELS, pd.DataFrame(about).to_csv(index=False, float_format="%.2f"))
 
 
-def _write_training(
+def _write_leakage(
     folder: Path, models: Sequence[EvaluatedModel], suites: Sequence[EvaluatedSuite], same: DecontaminationSettings
 ) -> None:
-    """Write what of the suites the models were trained on, and in which tasks and languages."""
+    """Write what of the suites the models were trained on."""
+    tasks = [task for suite in suites for task in suite.tasks]
     leaks = [pd.DataFrame(columns=["model", *COLUMNS])]
-    trained = [pd.DataFrame(columns=["model", *STRATUM])]
     for model in models:
-        if model.run is not None:
-            strata = pd.DataFrame(training_strata(model.run), columns=STRATUM)
-            trained.append(strata.assign(model=model.name))
-            texts = training_texts(model.run)
-            leaks += [leakage(suite.tasks, texts, same).assign(model=model.name) for suite in suites]
-    for name, frames in ((LEAKAGE, leaks), (TRAINING, trained)):
-        write_text(folder / name, pd.concat(frames).to_csv(index=False))
+        if model.run is not None and tasks:
+            leaks.append(leakage(tasks, training_texts(model.run), same).assign(model=model.name))
+    write_text(folder / LEAKAGE, pd.concat(leaks).to_csv(index=False))
 
 
 def _configurations(models: Sequence[EvaluatedModel]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import langcodes
@@ -106,6 +106,8 @@ def score_benchmark_task(task: AbsTask, model: TextEmbeddings | LexicalSearcher)
             with quietly():
                 found += task.evaluate(asked, split, subsets_to_run=[subset], encode_kwargs=encode_options()).values()
         scores = task_scores(_mean(found), kept.pop(subset, []))
+        if len(found) > 1:  # the mean of all items is not that of the splits, which have some more of them than others
+            scores = replace(scores, values=_mean(found))
         yield BenchmarkScores(
             task.metadata.name, kind, subset, _language(languages), scores, _n_items(task, subset, scores)
         )

@@ -155,7 +155,7 @@ def _embed_at_once(task: Task, embeddings: TextEmbeddings) -> None:
     match task:
         case RetrievalTask():
             embeddings.add(task.queries.values(), "query")
-            embeddings.add(task.corpus.values(), "passage")
+            embeddings.add(task.passages, "passage")
         case BitextTask():
             embeddings.add([*task.sentences, *task.translations], "query")
         case SimilarityTask():

@@ -117,8 +117,10 @@ def suites_of_folders(folders: Sequence[str | Mapping[str, Any]]) -> dict[str, d
             does not) and the further keys of that kind.
 
     Raises:
-        UserError: a folder does not exist, a mapping has no path, or two suites have one name.
+        UserError: there is no list, a folder does not exist, a mapping has no path, or two suites have one name.
     """
+    if not isinstance(folders, list):
+        raise UserError(f"{FOLDERS_KEY}={folders}: expected a list of folders, which may be empty")
     suites: dict[str, dict[str, Any]] = {}
     for number, asked in enumerate(folders):
         options = {"path": asked} if isinstance(asked, str) else dict(asked)

@@ -36,6 +36,11 @@ class RetrievalTask:
         """``reranking`` or ``retrieval``."""
         return "retrieval" if self.candidates is None else "reranking"
 
+    @property
+    def passages(self) -> list[str]:
+        """The texts of the corpus in its order, without blanks at their ends: so mteb hands them to a model."""
+        return [text.strip() for text in self.corpus.values()]
+
 
 @dataclass(frozen=True)
 class BitextTask:

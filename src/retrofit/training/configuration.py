@@ -27,7 +27,7 @@ from retrofit.training.allowed_values import (
     Number,
 )
 from retrofit.training.interpolation import weights_to_try
-from retrofit.training.suite_rules import suite_rules
+from retrofit.training.suite_rules import benchmark_rules, suite_rules
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -86,9 +86,13 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
     twice = sorted(evaluation["suites"].keys() & of_folders.keys())
     if twice:
         raise _error(config, "folders", f"folders with names that differ from those of suites ({', '.join(twice)})")
-    if not (evaluation["suites"] or of_folders):
-        raise _error(config, "folders", "at least one, where evaluation.suites has none")
-    rules = suite_rules(evaluation["suites"], evaluation["sources"]), _retention_rules(evaluation["retention"])
+    if not (evaluation["suites"] or of_folders or evaluation["benchmark"]):
+        raise _error(config, "folders", "at least one, where evaluation has neither suites nor a benchmark")
+    rules = (
+        suite_rules(evaluation["suites"], evaluation["sources"]),
+        benchmark_rules(evaluation["benchmark"]),
+        _retention_rules(evaluation["retention"]),
+    )
     for holds, key, expected in itertools.chain(*rules):
         if not holds:
             raise _error(config, key, expected)

@@ -60,6 +60,16 @@ def suite_rules(
             yield holds, f"{key}.{name}.{option}", expected
 
 
+def benchmark_rules(benchmark: Any) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether it holds, key, what was expected) of the rules of ``evaluation.benchmark``; null keeps them."""
+    key = "evaluation.benchmark"
+    if benchmark is not None:
+        keys = isinstance(benchmark, Mapping) and benchmark.keys() == {"name", "task_types"}
+        yield keys, key, "a mapping with name and task_types, or null"
+        yield isinstance(benchmark["name"], str), f"{key}.name", "the name of a benchmark of mteb"
+        yield _is_list(benchmark["task_types"]), f"{key}.task_types", "a list of types of task, such as [Retrieval]"
+
+
 def _value_rules(suite: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     for number in _NUMBERS:
         if number.key in suite:
