@@ -131,3 +131,13 @@ def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, overrides:
     assert done.stderr.startswith(f"retrofit evaluate: {expected}")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_benchmark_of_the_paper_is_measured_up_to_the_first_download(tmp_path: Path) -> None:
+    done = evaluate(tmp_path, "models=[tiny]", "evaluation=mteb")
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("retrofit evaluate: evaluation.benchmark.name: ")
+    assert "cannot be downloaded" in last
+    assert "HF_HOME" in last
+    assert not (tmp_path / "runs").exists()
