@@ -4,8 +4,8 @@
 
 The steps are those of ``benchmarks/training.py``. Kinds of operations are summed over all threads' waiting; what is not
 inside an operation is Python, the autograd engine and, of ``encoding`` (the texts of a step, without gradients), the
-tokenizer. The table also has the share of the measured peak of a matrix product that the products themselves reach, and the
-whole.
+tokenizer. The table also has the share of the measured peak of a matrix product that the products themselves reach, and
+the whole.
 """
 
 from __future__ import annotations

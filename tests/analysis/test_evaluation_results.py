@@ -208,3 +208,19 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, damage: str, message: str) ->
     with pytest.raises(UserError, match=message) as caught:
         compare_evaluation(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_repetitions_on_the_same_texts_are_no_items(tmp_path: Path) -> None:
+    folder = write(tmp_path, MADE)
+    frame = pd.read_parquet(folder / "scores.parquet")
+    repeated = frame[(frame["suite"] == "held_out") & (frame["metric"] == "ndcg_at_10")]
+    clusters = repeated.assign(suite="clusters", kind="clustering", metric="v_measure")
+    pd.concat([frame, clusters]).to_parquet(folder / "scores.parquet")
+    found = compare_evaluation(folder)
+    compared = row(found.comparison, suite="clusters", level="suite", model="ours")
+    gained = row(found.comparison, suite="held_out", level="suite", model="ours")
+    assert compared["difference"] == pytest.approx(gained["difference"])
+    assert gained["verdict"] == "gained"
+    assert compared["verdict"] == "kept"
+    assert np.isnan([compared["low"], compared["high"]]).all()
+    assert np.isnan(row(found.table, suite="clusters", level="suite", model="ours")["low"])

@@ -120,12 +120,14 @@ def test_what_was_measured_is_not_measured_again(place: Path, evaluated: list[st
         (["evaluation=mteb", "evaluation.benchmark.name=MTEB"], "evaluation.benchmark.name=MTEB: no benchmark of mteb"),
         (["evaluation=mteb", "evaluation.benchmark.task_types=STS"], "evaluation.benchmark.task_types=STS: expected a"),
         (["folders=[nowhere]"], "folders[0]=nowhere: no such folder"),
+        (["output=."], "output=.: holds something else than an evaluation"),
         (["reference=best"], "reference=best: expected one of the models (tiny), or null"),
         (["evaluation.token_budget=0"], "evaluation.token_budget=0: expected a whole number of 8 or more"),
         (["leakage.near=2"], "leakage.near=2: input should be"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, overrides: list[str], expected: str) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     done = evaluate(tmp_path, "models=[tiny]", *overrides)
     assert done.returncode == 2
     assert done.stderr.startswith(f"retrofit evaluate: {expected}")

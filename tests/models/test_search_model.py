@@ -94,3 +94,12 @@ def test_every_process_of_a_machine_has_its_own_gpu(
 def test_without_a_gpu_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert local_gpu() is None
+
+
+def test_another_tokenizer_is_another_model(load_tiny: Load, tmp_path: Path) -> None:
+    folder = exported(load_tiny, tmp_path / "m")
+    prompts: dict[Any, str] = {"query": "", "passage": ""}
+    before = SearchModel(folder, "mean", prompts, 48).identity
+    assert SearchModel(folder, "mean", prompts, 48).identity == before
+    change(folder / "tokenizer.json", truncation=None, version="1.1")
+    assert SearchModel(folder, "mean", prompts, 48).identity != before

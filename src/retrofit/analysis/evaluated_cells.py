@@ -30,8 +30,7 @@ METRIC_BY_KIND = {
 """What an item of each kind is compared by.
 
 Of bitext it is whether the translation was found: mteb's F1, which ``metrics.csv`` has, is no mean of items. Items of
-clustering are mteb's repetitions on the same texts: an interval says what other repetitions would give, and not what
-other texts would.
+clustering are mteb's repetitions on the same texts, which say nothing of other texts: their mean counts as one item.
 """
 
 GOLD = "gold"
@@ -238,6 +237,8 @@ def _cells(scores: pa.Table, where: str) -> Iterator[Cell]:
         gold = matrices[GOLD][1][:, 0] if GOLD in matrices else None
         if gold is not None and len(gold) != len(scored):
             raise UserError(f"{cell}: expected gold for every cosine; evaluate again")
+        if key["kind"] == "clustering":
+            scored = scored.mean(axis=0, keepdims=True)
         yield Cell(**key, models=models, values=scored, gold=gold)
 
 

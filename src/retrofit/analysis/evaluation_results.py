@@ -53,7 +53,8 @@ class EvaluationComparison:
             ``kind``, or ``group`` for a named one, of a suite or (``suite`` empty) over all. ``domain`` says whether it
             is of what the model was trained for. ``low`` and ``high`` are a 95% interval of ``difference``. The effect
             size is Cohen's d_z of the paired differences of items or, of correlations, Cohen's q (``effect`` says
-            which; none where a group has both). ``p_holm`` is corrected over the model's rows of the same level, of
+            which; none where a group has both). Clustering has neither interval nor verdict but ``kept``: its
+            repetitions are of the same texts. ``p_holm`` is corrected over the model's rows of the same level, of
             the same suite where the level is within suites. ``verdict`` is ``gained`` or ``lost`` where it is below
             .05, else ``kept``.
         table: a row for each model and group, ``TABLE_COLUMNS``: the value itself with its 95% interval.
@@ -278,12 +279,12 @@ def _rows(group: Group, figures: Figures, evaluation: Evaluation) -> tuple[list[
         if np.isnan(value) or group.model not in (None, name):
             continue
         row = {**shared, "model": name, "seeds": len(evaluation.models[name]), "value": float(value)}
-        low, high = percentile_interval(draws)
+        low, high = _interval(draws, cells)
         table.append({**row, "low": low, "high": high})
         difference = float(value - figures.values[reference])
         if place == reference or np.isnan(difference):
             continue
-        low, high = percentile_interval(draws - figures.resampled[:, reference])
+        low, high = _interval(draws - figures.resampled[:, reference], cells)
         training = evaluation.training[evaluation.training["model"] == name]
         q, square = figures.effects[place], figures.squares[place]
         d = np.nan if np.isnan(square) else cohens_d(difference, float(square))
@@ -296,6 +297,13 @@ def _rows(group: Group, figures: Figures, evaluation: Evaluation) -> tuple[list[
              "family": f"{group.suite}/{group.kind}" if group.suite and group.level != "suite" else ""}
         )  # fmt: skip
     return compared, table
+
+
+def _interval(draws: np.ndarray, cells: Sequence[Cell]) -> tuple[float, float]:
+    """Return the 95% interval of draws; NaN where no cell has items that could be others."""
+    if all(len(cell.values) == 1 for cell in cells):
+        return np.nan, np.nan
+    return percentile_interval(draws)
 
 
 def _generator(*names: str) -> np.random.Generator:

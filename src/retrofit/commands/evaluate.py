@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from retrofit.commands.application import as_dictionary, command, configuration_folder, quiet_libraries
 
@@ -14,16 +14,13 @@ def main(config: DictConfig) -> None:
     from retrofit.analysis.evaluation_results import compare_evaluation
     from retrofit.analysis.evaluation_table import show_evaluation
     from retrofit.analysis.retention import check_retention
-    from retrofit.artefacts import write_text
     from retrofit.evaluation.evaluated_model import models_from_configuration
     from retrofit.evaluation.model_evaluation import evaluate_models
     from retrofit.training.configuration import check_evaluation
 
     resolved = as_dictionary(config)
     check_evaluation(resolved)
-    models = models_from_configuration(resolved, configuration_folder() / "model")
-    folder = evaluate_models(resolved, models)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    folder = evaluate_models(resolved, models_from_configuration(resolved, configuration_folder() / "model"))
     comparison = compare_evaluation(folder).comparison
     show_evaluation(folder)
     check_retention(comparison, resolved["evaluation"]["retention"]["max_drop"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from retrofit.artefacts import fingerprint
+from retrofit.data.selection import Stratum
 from retrofit.data.storage import PairSource
 from retrofit.data.training_data import evaluation_sources
 from retrofit.evaluation.mteb_benchmark import benchmark_tasks, score_benchmark_task
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Measured = TextEmbeddings | LexicalSearcher
 
 
-class Cell(NamedTuple):
+class TaskKey(NamedTuple):
     """What a figure is of.
 
     Attributes:
@@ -44,6 +45,20 @@ class Cell(NamedTuple):
     document_language: str
 
 
+class ScoredTask(NamedTuple):
+    """What a model reached on a task.
+
+    Attributes:
+        key: which task.
+        scores: its figures.
+        n_items: how many queries, sentences, pairs or texts they are of.
+    """
+
+    key: TaskKey
+    scores: TaskScores
+    n_items: int
+
+
 class EvaluatedSuite(Protocol):
     """What is measured together, and kept together in the cache."""
 
@@ -59,7 +74,10 @@ class EvaluatedSuite(Protocol):
     def tasks(self) -> Sequence[Task]:
         """The tasks that are made here, whose texts can be compared with those of training."""
 
-    def scores(self, model: Measured) -> Iterator[tuple[Cell, TaskScores]]:
+    def trained_under(self, strata: Collection[Stratum]) -> set[Stratum]:
+        """Return strata under the names of tasks that are made of their pairs and have names of their own."""
+
+    def scores(self, model: Measured) -> Iterator[ScoredTask]:
         """Yield what a model reaches on each task that it can be measured on."""
 
 
@@ -87,12 +105,24 @@ class Suite:
         """Its tasks, made when they are asked for."""
         return tasks_of_suite(self.name, self.specification, self.sources)
 
-    def scores(self, model: Measured) -> Iterator[tuple[Cell, TaskScores]]:
+    def trained_under(self, strata: Collection[Stratum]) -> set[Stratum]:
+        """Return strata under the names of tasks that are made of their pairs and have names of their own.
+
+        A ``mixed`` task of a suite is made of the pairs of several tasks: who was trained on those was trained for it.
+        """
+        made_of = self.specification.get("tasks")
+        if "source" not in self.specification or made_of is None:
+            return set()
+        names = {task.task for task in self.tasks} - set(made_of)
+        return {(name, *languages) for task, *languages in strata if task in made_of for name in names}
+
+    def scores(self, model: Measured) -> Iterator[ScoredTask]:
         """Yield what a model reaches on each task that it can be measured on."""
         for task in self.tasks:
             if task.kind in LEXICAL_KINDS or isinstance(model, TextEmbeddings):
-                cell = Cell(*(getattr(task, name) for name in Cell._fields))
-                yield cell, score_task(task, model)
+                key = TaskKey(*(getattr(task, name) for name in TaskKey._fields))
+                scores = score_task(task, model)
+                yield ScoredTask(key, scores, len(set(scores.items["item_id"].to_pylist())))
 
 
 @dataclass(frozen=True)
@@ -121,12 +151,17 @@ class BenchmarkTask:
         data = {"task": metadata.name, "data": dict(metadata.dataset), "mteb": importlib.metadata.version("mteb")}
         return fingerprint({"benchmark": self.benchmark, **data})
 
-    def scores(self, model: Measured) -> Iterator[tuple[Cell, TaskScores]]:
+    def trained_under(self, strata: Collection[Stratum]) -> set[Stratum]:  # noqa: ARG002 -- none of its tasks is ours
+        """Return nothing: no run is trained on the pairs of a benchmark by its tasks' names."""
+        return set()
+
+    def scores(self, model: Measured) -> Iterator[ScoredTask]:
         """Yield what a model reaches on each subset, if it can be measured on it."""
         if KINDS.get(self.task.metadata.type) in LEXICAL_KINDS or isinstance(model, TextEmbeddings):
             for found in score_benchmark_task(self.task, model):
                 searched = found.language if found.subset == "default" else found.subset
-                yield Cell(self.benchmark, found.kind, found.task, found.language, searched), found.scores
+                key = TaskKey(self.benchmark, found.kind, found.task, found.language, searched)
+                yield ScoredTask(key, found.scores, found.n_items)
 
 
 def suites_of(config: Mapping[str, Any]) -> list[EvaluatedSuite]:

@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,15 +15,17 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from retrofit.artefacts import ArtefactStore, fingerprint, write_json, write_text, written_aside
 from retrofit.data.curation.settings import DecontaminationSettings
 from retrofit.errors import UserError
 from retrofit.evaluation.evaluated_model import EvaluatedModel
-from retrofit.evaluation.evaluated_suites import Cell, EvaluatedSuite, suites_of
-from retrofit.evaluation.leakage import COLUMNS, leakage, training_strata, training_texts
+from retrofit.evaluation.evaluated_suites import EvaluatedSuite, TaskKey, suites_of
+from retrofit.evaluation.leakage import COLUMNS, CONFIG, leakage, training_strata, training_texts
 from retrofit.evaluation.mteb_scoring import ITEM_SCHEMA
 from retrofit.evaluation.text_embeddings import TextEmbeddings
+from retrofit.models import embeddings
 from retrofit.models.bm25 import LexicalSearcher
 from retrofit.models.precision import EncodingSettings
 
@@ -36,7 +39,7 @@ SCORES, METRICS, MODELS, LEAKAGE, TRAINING = (
     "training.csv",
 )
 
-CELL = list(Cell._fields)
+CELL = list(TaskKey._fields)
 STRATUM = ["task", "query_language", "document_language"]
 
 _VALUE = ["metric", "value", "n_items"]
@@ -56,7 +59,8 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
         models: what to measure; the names differ.
 
     Raises:
-        UserError: a suite cannot be made, a model cannot be had, or a key has a value it cannot have.
+        UserError: a suite cannot be made, a model cannot be had, a key has a value it cannot have, or ``output`` holds
+            something else.
     """
     names = [model.name for model in models]
     if config["reference"] not in (None, *names):
@@ -66,6 +70,7 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
     store = ArtefactStore(Path(config["paths"]["cache"]))
     strata = {model.name: training_strata(model.run) for model in models if model.run is not None}
     suites = suites_of(config)
+    folder = _output(config, models, suites)
     # All of them are read before a model is loaded: what cannot be read is said before work starts.
     log.info("%d tasks in %d suites, %d models", sum(len(suite.tasks) for suite in suites), len(suites), len(models))
     measured: dict[str, list[Path]] = {}
@@ -74,11 +79,15 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
         for number, suite in enumerate(suites, start=1):
             log.info("%s on %s (%d of %d)", model.name, suite.name, number, len(suites))
             measured.setdefault(model.name, []).append(session.measure(suite))
-    folder = _output(config, models, suites)
     folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
     _write_results(folder, models, measured)
     _write_leakage(folder, models, suites, same)
-    trained = [(name, *stratum) for name, its in strata.items() for stratum in its]
+    trained = [
+        (name, *stratum)
+        for name, its in strata.items()
+        for stratum in sorted(set(its).union(*(suite.trained_under(its) for suite in suites)))
+    ]
     write_text(folder / TRAINING, pd.DataFrame(trained, columns=["model", *STRATUM]).to_csv(index=False))
     return folder
 
@@ -107,7 +116,8 @@ class _Session:
         """Return the folder with the scores of a suite."""
         inputs = {
             "version": CODE_VERSION,
-            "mteb": importlib.metadata.version("mteb"),
+            "embeddings": embeddings.CODE_VERSION,
+            "packages": {name: importlib.metadata.version(name) for name in ("mteb", "bm25s")},
             "model": self._model.identity,
             "suite": suite.identity,
             "settings": asdict(self._settings),
@@ -116,10 +126,9 @@ class _Session:
         def build(folder: Path) -> None:
             texts, seconds = self._spent()
             items, values = [_no_items()], []
-            for cell, scores in suite.scores(self._searcher):
-                items.append(_labelled(scores.items, cell._asdict()))
-                n_items = len(set(scores.items["item_id"].to_pylist()))
-                values += [(*cell, metric, value, n_items) for metric, value in scores.values.items()]
+            for key, scores, n_items in suite.scores(self._searcher):
+                items.append(_labelled(scores.items, key._asdict()))
+                values += [(*key, metric, value, n_items) for metric, value in scores.values.items()]
             pq.write_table(pa.concat_tables(items), folder / SCORES, compression="zstd")
             pd.DataFrame(values, columns=[*CELL, *_VALUE]).to_parquet(folder / _VALUES)
             all_texts, all_seconds = self._spent()
@@ -139,15 +148,25 @@ def _no_items() -> pa.Table:
 
 
 def _output(config: Mapping[str, Any], models: Sequence[EvaluatedModel], suites: Sequence[EvaluatedSuite]) -> Path:
-    """Return the folder of results: ``output``, or one named by what was measured."""
-    if config["output"]:
-        return Path(config["output"]).expanduser()
+    """Return the folder of results, which need not exist yet: ``output``, or one named by what was measured.
+
+    Raises:
+        UserError: it holds something else, or may not be written.
+    """
     measured = {
         "models": {model.name: model.identity for model in models},
         "suites": {suite.name: suite.identity for suite in suites},
         "reference": config["reference"],
+        "settings": asdict(EncodingSettings.of(config["evaluation"])),
     }
-    return Path(config["paths"]["runs"]) / "evaluations" / fingerprint(measured)
+    named = Path(config["paths"]["runs"]) / "evaluations" / fingerprint(measured)
+    folder = Path(config["output"]).expanduser() if config["output"] else named
+    if folder.exists() and not (folder.is_dir() and ((folder / MODELS).exists() or not any(folder.iterdir()))):
+        raise UserError(f"output={folder}: holds something else than an evaluation; expected a folder to write")
+    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not os.access(there, os.W_OK):
+        raise UserError(f"output={folder}: may not be written; expected a folder to write")
+    return folder
 
 
 def _write_results(folder: Path, models: Sequence[EvaluatedModel], measured: Mapping[str, Sequence[Path]]) -> None:
@@ -163,7 +182,8 @@ def _write_results(folder: Path, models: Sequence[EvaluatedModel], measured: Map
         about.append(
             {
                 **named, "configuration": configurations.get(model.name), "seed": model.seed, "source": model.source,
-                "kind": model.kind, "parameters": model.parameters, "dimension": model.dimension,
+                "kind": model.kind, "query_prompt": model.prompts["query"], "passage_prompt": model.prompts["passage"],
+                "parameters": model.parameters, "dimension": model.dimension,
                 "megabytes": model.megabytes, "texts_per_second": texts / seconds if seconds else None,
                 "encoded_texts": texts, "seconds": seconds,
             }

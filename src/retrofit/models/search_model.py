@@ -134,13 +134,13 @@ class SearchModel:
     @property
     def identity(self) -> dict[str, Any]:
         """What its embeddings depend on; JSON-like."""
-        identity: dict[str, Any] = {
+        return {
             "weights": weights_fingerprint(self.folder),
+            "files": files_fingerprint(self.folder),  # the tokenizer among them
             "pooling": self.pooling,
             "prompts": None if self.prompts is None else dict(self.prompts),
             "max_length": self.max_length,
         }
-        return identity if self.pooling else {**identity, "files": files_fingerprint(self.folder)}
 
     def embedding_identity(self, kind: Kind) -> dict[str, Any]:
         """Return what the embeddings of a kind depend on; JSON-like."""
