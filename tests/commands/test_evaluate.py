@@ -119,6 +119,7 @@ def test_what_was_measured_is_not_measured_again(place: Path, evaluated: list[st
         (["evaluation=folder"], "folders=[]: expected at least one"),
         (["evaluation=mteb", "evaluation.benchmark.name=MTEB"], "evaluation.benchmark.name=MTEB: no benchmark of mteb"),
         (["evaluation=mteb", "evaluation.benchmark.task_types=STS"], "evaluation.benchmark.task_types=STS: expected a"),
+        (["evaluation=own"], "evaluation.sources.own: Interpolation key 'data_source.pairs' not found"),
         (["folders=[nowhere]"], "folders[0]=nowhere: no such folder"),
         (["output=."], "output=.: holds something else than an evaluation"),
         (["reference=best"], "reference=best: expected one of the models (tiny), or null"),

@@ -15,9 +15,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from retrofit.artefacts import default_cache
-from retrofit.errors import UserError
+from retrofit.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,17 @@ def register_resolvers() -> None:
 
 
 def as_dictionary(config: DictConfig) -> dict[str, Any]:
-    """Return a configuration as plain dictionaries and lists, its interpolations resolved."""
-    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    """Return a configuration as plain dictionaries and lists, its interpolations resolved.
+
+    Raises:
+        UserError: a value refers to a key that the command does not have.
+    """
+    try:
+        resolved: Any = OmegaConf.to_container(config, resolve=True)
+    except InterpolationResolutionError as error:
+        raise UserError(
+            f"{error.full_key}: {one_line(error.msg or error)[:200]}; not an option of this command"
+        ) from error
     return {str(key): value for key, value in resolved.items()}
 
 
