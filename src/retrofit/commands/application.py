@@ -46,7 +46,7 @@ def as_dictionary(config: DictConfig) -> dict[str, Any]:
         resolved: Any = OmegaConf.to_container(config, resolve=True)
     except InterpolationResolutionError as error:
         raise UserError(
-            f"{error.full_key}: {one_line(error.msg or error)[:200]}; not an option of this command"
+            f"{error.full_key}: {one_line(error)[:200]}; not an option of this command"
         ) from error
     return {str(key): value for key, value in resolved.items()}
 
