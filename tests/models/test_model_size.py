@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.export import export_sentence_transformer
-from retrofit.models.model_size import ModelSize, size_of_folder
+from retrofit.models.model_size import ModelSize, size_of_folder, stored_shapes
 from retrofit.models.search_model import SearchModel
 
 
@@ -54,3 +55,15 @@ def test_further_modules_decide_about_the_dimension(tiny: Path, tmp_path: Path) 
 def test_pickled_weights_are_not_counted(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     assert size_of_folder(tmp_path) == ModelSize(None, None, 0)
+
+
+def test_weights_are_counted_in_every_module_even_of_one_name_and_whole_numbers_are_none(tmp_path: Path) -> None:
+    (tmp_path / "2_Dense").mkdir()
+    half, position = torch.zeros(2, 3, dtype=torch.bfloat16), torch.arange(9)
+    save_file({"linear.weight": half, "positions": position}, str(tmp_path / "model.safetensors"))
+    save_file(
+        {"linear.weight": torch.zeros(5, 7), "scale": torch.tensor(1.0)}, str(tmp_path / "2_Dense" / "m.safetensors")
+    )
+    assert size_of_folder(tmp_path).parameters == 2 * 3 + 5 * 7 + 1
+    assert stored_shapes(tmp_path / "2_Dense") == {"linear.weight": (5, 7), "scale": ()}
+    assert stored_shapes(tmp_path).keys() == {"linear.weight", "scale"}

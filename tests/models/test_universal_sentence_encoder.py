@@ -1,15 +1,13 @@
-"""The convolutional encoder against a plain loop; its tokenizer; and the real wheel."""
+"""The convolutional encoder against a plain loop; and the real wheel."""
 
 from __future__ import annotations
-
-import struct
 
 import numpy as np
 import pytest
 import torch
+from tests.models.sentencepiece_files import sentencepiece_model
 
 from retrofit.artefacts import default_cache
-from retrofit.errors import UserError
 from retrofit.models.sentencepiece_tokenizer import unigram_tokenizer
 from retrofit.models.universal_sentence_encoder import (
     ConvolutionalEncoder,
@@ -18,29 +16,6 @@ from retrofit.models.universal_sentence_encoder import (
 )
 
 D, C, HIDDEN = 6, 4, 5  # sizes of a small one
-PIECES = [
-    ("<unk>", 0.0),
-    ("<s>", 0.0),
-    ("</s>", 0.0),
-    ("▁", -4.0),
-    ("▁ab", -1.0),
-    ("a", -3.0),
-    ("b", -3.0),
-    ("c", -2.0),
-]
-
-
-def field(number: int, content: bytes) -> bytes:
-    size = bytes([len(content)]) if len(content) < 128 else bytes([len(content) & 127 | 128, len(content) >> 7])
-    return bytes([number << 3 | 2]) + size + content
-
-
-def sentencepiece_model() -> bytes:
-    pieces = [field(1, text.encode()) + bytes([2 << 3 | 5]) + struct.pack("<f", score) for text, score in PIECES]
-    # A table without replacements: a double array in which no byte leads anywhere.
-    table = struct.pack("<I", 1024) + bytes(1024)
-    whole_number = bytes([4 << 3, 0x96, 0x01])
-    return b"".join(field(1, piece) for piece in pieces) + field(3, field(1, b"name") + field(2, table) + whole_number)
 
 
 def small_weights() -> dict[str, torch.Tensor]:
@@ -102,21 +77,6 @@ def test_texts_of_a_chunk_are_embedded_as_each_by_itself() -> None:
         found = encoder.encode(texts, "query", budget, "float32", "")
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found.dtype == np.float32
-
-
-def test_the_tokenizer_takes_the_likeliest_pieces_and_extra_blanks_away() -> None:
-    tokenizer = unigram_tokenizer(sentencepiece_model())
-    assert tokenizer.encode("  ab   c ").ids == [1, 4, 3, 7, 2]
-    assert tokenizer.encode("abzzc").ids == [1, 4, 0, 7, 2]
-    assert tokenizer.encode("").ids == [1, 2]
-
-
-@pytest.mark.parametrize(
-    "damaged", [b"", sentencepiece_model()[:-4], sentencepiece_model()[19:], b"\xff" * 20, b"\x0b"]
-)
-def test_a_damaged_model_is_one_line(damaged: bytes) -> None:
-    with pytest.raises(UserError, match=r"^not a SentencePiece unigram model as expected: [^\n]*$"):
-        unigram_tokenizer(damaged)
 
 
 @pytest.mark.embedded
