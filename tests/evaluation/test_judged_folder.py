@@ -137,3 +137,9 @@ def test_judgements_of_another_split_are_not_those_of_the_test(tmp_path: Path) -
     (folder / "qrels" / "test.tsv").unlink()
     with pytest.raises(UserError, match=r"^folders=.*expected corpus\.jsonl, queries\.jsonl and qrels/test\.tsv$"):
         JudgedFolder.read(folder)
+
+
+def test_of_an_identifier_that_is_there_twice_the_first_row_is_used(tmp_path: Path) -> None:
+    corpus = [{"_id": "d1", "text": "tea"}, {"_id": "d1", "text": "coffee"}]
+    folder = JudgedFolder.read(beir(tmp_path, corpus, [{"_id": "q1", "text": "?"}], "q1\td1\t1\n"))
+    assert folder.documents["d1"].text == "tea"

@@ -175,11 +175,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is missing, or says nothing of ``evaluation.retention``.
     """
-    config = yaml.safe_load(_text(folder / "config.yaml"))
     try:
+        config = yaml.safe_load(_text(folder / "config.yaml"))
         if {"max_drop", "groups"} <= set(config["evaluation"]["retention"]):
             return dict(config)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, UnicodeDecodeError, yaml.YAMLError):
         pass
     raise UserError(f"{folder / 'config.yaml'}: no evaluation.retention with max_drop and groups; measure again")
 

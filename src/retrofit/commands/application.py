@@ -45,9 +45,7 @@ def as_dictionary(config: DictConfig) -> dict[str, Any]:
     try:
         resolved: Any = OmegaConf.to_container(config, resolve=True)
     except InterpolationResolutionError as error:
-        raise UserError(
-            f"{error.full_key}: {one_line(error)[:200]}; not an option of this command"
-        ) from error
+        raise UserError(f"{error.full_key}: {one_line(error)[:200]}; not an option of this command") from error
     return {str(key): value for key, value in resolved.items()}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retrofit.data.sources.beir import Text, beir_tables, read_documents, read_judgements, read_queries, stop
 from retrofit.data.sources.files import find_files
-from retrofit.data.sources.refusals import Reason, RefusedRowError
+from retrofit.data.sources.refusals import Reason, RefusedRowError, Row
 from retrofit.errors import UserError
 
 FOLDERS_KEY = "folders"
@@ -86,8 +86,8 @@ class JudgedFolder:
         tables = beir_tables(find_files(str(path), FOLDERS_KEY), str(path), FOLDERS_KEY)
         if tables.documents is None or tables.queries is None or "test" not in tables.judgements:
             raise UserError(f"{FOLDERS_KEY}={path}: expected corpus.jsonl, queries.jsonl and qrels/test.tsv")
-        documents = {document.identifier: document for _, document in read_documents(tables.documents(), stop)}
-        queries = {query.identifier: query for _, query in read_queries(tables.queries(), stop)}
+        documents = _by_identifier(read_documents(tables.documents(), stop))
+        queries = _by_identifier(read_queries(tables.queries(), stop))
         qrels: dict[str, dict[str, int]] = {}
         for row, judgement in read_judgements(tables.judgements["test"](), stop):
             query, document = queries.get(judgement.query), documents.get(judgement.passage)
@@ -97,6 +97,14 @@ class JudgedFolder:
             elif judgement.score > 0 and query.subset in ("", document.subset):
                 qrels.setdefault(judgement.query, {})[judgement.passage] = judgement.score
         return cls(path, documents, queries, qrels)
+
+
+def _by_identifier(texts: Iterable[tuple[Row, Text]]) -> dict[str, Text]:
+    """Return texts by identifier; of an identifier that is there twice the first, as for a data source."""
+    found: dict[str, Text] = {}
+    for _, text in texts:
+        found.setdefault(text.identifier, text)
+    return found
 
 
 def wanted(languages: Sequence[str] | None, known: Iterable[str], folder: Path) -> list[str]:

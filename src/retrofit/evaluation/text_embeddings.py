@@ -57,8 +57,14 @@ class TextEmbeddings:
         row_of.update({key: row for row, key in enumerate(new, start=len(row_of))})
 
     def vectors(self, texts: Iterable[str], kind: Kind) -> np.ndarray:
-        """Return the embeddings of texts, float32 ``[texts, dimension]``, unit length, encoding those that are new."""
+        """Return the embeddings of texts, float32 ``[texts, dimension]``, unit length, encoding those that are new.
+
+        Raises:
+            ValueError: there are no texts.
+        """
         wanted = list(texts)
+        if not wanted:
+            raise ValueError("no texts: there is nothing that says how long their embeddings would be")
         self.add(wanted, kind)
         row_of = self._row_of[kind]
         found: np.ndarray = self._vectors[kind][[row_of[content_id(text)] for text in wanted]]
