@@ -53,8 +53,8 @@ class EvaluationComparison:
             ``kind``, or ``group`` for a named one, of a suite or (``suite`` empty) over all. ``domain`` says whether it
             is of what the model was trained for. ``low`` and ``high`` are a 95% interval of ``difference``. The effect
             size is Cohen's d_z of the paired differences of items or, of correlations, Cohen's q (``effect`` says
-            which; none where a group has both). Clustering has neither interval nor verdict but ``kept``: its
-            repetitions are of the same texts. ``p_holm`` is corrected over the model's rows of the same level, of
+            which; none where a group has both). Of clustering the items are languages, for its repetitions are of
+            the same texts: it has no interval. ``p_holm`` is corrected over the model's rows of the same level, of
             the same suite where the level is within suites. ``verdict`` is ``gained`` or ``lost`` where it is below
             .05, else ``kept``.
         table: a row for each model and group, ``TABLE_COLUMNS``: the value itself with its 95% interval.

@@ -63,7 +63,7 @@ def quiet_libraries() -> None:
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    for library in ("bm25s", "pytorch_lightning", "lightning_fabric", "sentence_transformers"):
+    for library in ("pytorch_lightning", "lightning_fabric", "sentence_transformers"):
         logging.getLogger(library).setLevel(logging.ERROR)
     for category in (FutureWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category)

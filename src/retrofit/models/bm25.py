@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,8 @@ import numpy as np
 
 from retrofit.models.bi_encoder import Kind, Precision
 from retrofit.models.model_size import ModelSize
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets its own when it is imported, and says every index
 
 _QUERIES_A_BLOCK = 10_000
 _WORD = re.compile(r"\w+")
