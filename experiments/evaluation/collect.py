@@ -1,9 +1,9 @@
 """What is committed of an evaluation folder: values and differences by suite, kind, group and language, size, leakage.
 
-    python experiments/evaluation/collect.py FOLDER
+    python experiments/evaluation/collect.py FOLDER [PREFIX]
 
 Writes beside this file ``values.csv`` and ``differences.csv`` (without the single tasks, which are thousands),
-``models.csv`` and ``leakage.csv`` (sums over the tasks of a suite).
+``models.csv`` and ``leakage.csv`` (sums over the tasks of a suite), their names after a prefix where one is given.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ HERE = Path(__file__).parent
 COUNTS = ["queries", "queries_in_training", "passages", "passages_in_training"]
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, prefix: str = "") -> None:
     for name, committed in (("table.csv", "values.csv"), ("comparison.csv", "differences.csv")):
         frame = pd.read_csv(folder / name)
-        frame[frame["level"] != "task"].to_csv(HERE / committed, index=False, float_format="%.5g")
-    pd.read_csv(folder / "models.csv").to_csv(HERE / "models.csv", index=False)
+        frame[frame["level"] != "task"].to_csv(HERE / f"{prefix}{committed}", index=False, float_format="%.5g")
+    pd.read_csv(folder / "models.csv").to_csv(HERE / f"{prefix}models.csv", index=False)
     leakage = pd.read_csv(folder / "leakage.csv").groupby(["model", "suite"], sort=False)[COUNTS].sum(min_count=1)
-    leakage.reset_index().to_csv(HERE / "leakage.csv", index=False, float_format="%.0f")
+    leakage.reset_index().to_csv(HERE / f"{prefix}leakage.csv", index=False, float_format="%.0f")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:3])

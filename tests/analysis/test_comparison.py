@@ -41,13 +41,9 @@ def write_run(folder: Path, option: str, seed: int, gain: float, noise: float = 
     scores = {"base": base, "retrofitted": base + gain + np.random.default_rng(seed).normal(0, noise, len(frame))}
     for model, values in scores.items():
         frame.assign(**{METRIC: values}).to_parquet(path / f"queries_{model}.parquet")
-        folder_frame = queries(suites=("pages",)).assign(**{METRIC: 0.5 if model == "base" else 0.5 - gain})
-        folder_frame.to_parquet(path / f"evaluation_pages_{model}.parquet")
     cells = frame.drop(columns="query_id").drop_duplicates()
     cells = cells.assign(metric=METRIC, model="base", seen_in_training=cells["query_language"] == "de")
     cells.to_csv(path / "metrics.csv", index=False)
-    pages = cells[cells["suite"] == "held_out"].assign(suite="pages")
-    pages.to_csv(path / "evaluation_pages.csv", index=False)
     return path
 
 
@@ -61,10 +57,10 @@ def runs(tmp_path: Path) -> dict[tuple[str, int], Path]:
 
 
 def test_a_difference_is_found_and_none_is_not_invented(runs: dict[tuple[str, int], Path]) -> None:
-    found = compare_runs(runs, "real", "source", ["pages"]).differences.set_index(["group", "source"])
+    found = compare_runs(runs, "real", "source").differences.set_index(["group", "source"])
     assert set(found.index) == {
         (group, name)
-        for group in ("held_out, seen", "held_out, unseen", "pages", "retention_leads")
+        for group in ("held_out, seen", "held_out, unseen", "retention_leads")
         for name in ("better", "same")
     }
     for group in ("held_out, seen", "held_out, unseen", "retention_leads"):
@@ -77,7 +73,6 @@ def test_a_difference_is_found_and_none_is_not_invented(runs: dict[tuple[str, in
         same = found.loc[(group, "same")]
         assert same["difference"] == 0 == same["low"] == same["high"]
         assert same["p_holm"] == 1
-    assert found.loc[("pages", "better"), "difference"] == pytest.approx(-0.05)
 
 
 def test_runs_are_listed_with_their_gain(runs: dict[tuple[str, int], Path]) -> None:
@@ -91,19 +86,16 @@ def test_runs_are_listed_with_their_gain(runs: dict[tuple[str, int], Path]) -> N
 
 
 def test_gains_are_against_the_base(runs: dict[tuple[str, int], Path]) -> None:
-    found = compare_runs(runs, "real", "source", ["pages"]).gains.set_index(["group", "source"])
+    found = compare_runs(runs, "real", "source").gains.set_index(["group", "source"])
     assert set(found["against"]) == {"base"}
     assert found.loc[("retention_leads", "better"), "difference"] == pytest.approx(0.05, abs=0.01)
     assert found.loc[("retention_leads", "better"), "p_holm"] < 0.01
     assert found.loc[("retention_leads", "real"), "low"] < 0 < found.loc[("retention_leads", "real"), "high"]
-    assert found.loc[("pages", "better"), "seeds_up"] == 0
 
 
 def test_what_is_missing_is_said(runs: dict[tuple[str, int], Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished run of nothing"):
         compare_runs(runs, "nothing", "source")
-    with pytest.raises(UserError, match="not measured on elsewhere; retrofit evaluate runs="):
-        compare_runs(runs, "real", "source", ["elsewhere"])
     fewer = pd.read_parquet(runs["same", 1] / "queries_retrofitted.parquet").iloc[3:]
     fewer.to_parquet(runs["same", 1] / "queries_retrofitted.parquet")
     with pytest.raises(UserError, match="same-1: lacks 3 queries of held_out, seen that real was measured on"):

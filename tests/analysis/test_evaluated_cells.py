@@ -65,7 +65,10 @@ def test_cells_are_those_of_a_dictionary_in_whatever_order_rows_stand(
         assert cell.models == tuple(sorted(models))
         metric = METRIC_BY_KIND[key[1]]
         names = [f"i{item}" for item in range(items)]
-        assert cell.values.tolist() == [[value[*key, m, metric, name] for m in cell.models] for name in names]
+        scored = np.array([[value[*key, m, metric, name] for m in cell.models] for name in names])
+        if key[1] == "clustering":  # repetitions on the same texts are one item
+            scored = scored.mean(axis=0, keepdims=True)
+        np.testing.assert_array_equal(cell.values, scored)
         expected = [value[*key, cell.models[0], GOLD, name] for name in names] if key[1] == "sts" else None
         assert (None if cell.gold is None else cell.gold.tolist()) == expected
 

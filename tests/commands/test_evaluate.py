@@ -117,7 +117,7 @@ def test_what_was_measured_is_not_measured_again(place: Path, evaluated: list[st
         (["models=[nothing]"], "models: nothing: no such folder, and no option of conf/model"),
         (["models=[tiny,tiny]"], "models: tiny stands there twice"),
         (["evaluation=folder"], "folders=[]: expected at least one"),
-        (["evaluation=mteb", "evaluation.benchmark.name=MTEB"], "evaluation.benchmark.name=MTEB: no benchmark of mteb"),
+        (["evaluation=mteb", "evaluation.benchmark.name=none"], "evaluation.benchmark.name=none: no benchmark of mteb"),
         (["evaluation=mteb", "evaluation.benchmark.task_types=STS"], "evaluation.benchmark.task_types=STS: expected a"),
         (["evaluation=own"], "evaluation.sources.own: Interpolation key 'data_source.pairs' not found"),
         (["folders=[nowhere]"], "folders[0]=nowhere: no such folder"),

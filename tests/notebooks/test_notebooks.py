@@ -30,4 +30,4 @@ def test_a_notebook_runs_on_the_committed_results(path: Path, monkeypatch: pytes
     names: dict[str, Any] = {}
     for cell in code_cells(path):
         exec(compile("".join(cell["source"]), path.name, "exec"), names)  # noqa: S102 -- our own notebook
-    assert not names["change"].empty
+    assert not names["suites"].empty

@@ -65,12 +65,13 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
     names = [model.name for model in models]
     if config["reference"] not in (None, *names):
         raise UserError(f"reference={config['reference']}: expected one of the models ({', '.join(names)}), or null")
+    given = _writable(Path(config["output"]).expanduser()) if config["output"] else None
     same = DecontaminationSettings.parse(config["leakage"], "leakage")
     settings = EncodingSettings.of(config["evaluation"])
     store = ArtefactStore(Path(config["paths"]["cache"]))
     strata = {model.name: training_strata(model.run) for model in models if model.run is not None}
     suites = suites_of(config)
-    folder = _output(config, models, suites)
+    folder = given or _writable(_default_output(config, models, suites))
     # All of them are read before a model is loaded: what cannot be read is said before work starts.
     log.info("%d tasks in %d suites, %d models", sum(len(suite.tasks) for suite in suites), len(suites), len(models))
     measured: dict[str, list[Path]] = {}
@@ -147,20 +148,25 @@ def _no_items() -> pa.Table:
     return _labelled(ITEM_SCHEMA.empty_table(), dict.fromkeys(CELL, ""))
 
 
-def _output(config: Mapping[str, Any], models: Sequence[EvaluatedModel], suites: Sequence[EvaluatedSuite]) -> Path:
-    """Return the folder of results, which need not exist yet: ``output``, or one named by what was measured.
-
-    Raises:
-        UserError: it holds something else, or may not be written.
-    """
+def _default_output(
+    config: Mapping[str, Any], models: Sequence[EvaluatedModel], suites: Sequence[EvaluatedSuite]
+) -> Path:
+    """Return a folder that is named by what is measured."""
     measured = {
         "models": {model.name: model.identity for model in models},
         "suites": {suite.name: suite.identity for suite in suites},
         "reference": config["reference"],
         "settings": asdict(EncodingSettings.of(config["evaluation"])),
     }
-    named = Path(config["paths"]["runs"]) / "evaluations" / fingerprint(measured)
-    folder = Path(config["output"]).expanduser() if config["output"] else named
+    return Path(config["paths"]["runs"]) / "evaluations" / fingerprint(measured)
+
+
+def _writable(folder: Path) -> Path:
+    """Return a folder that results may go to; it need not exist yet.
+
+    Raises:
+        UserError: it holds something else, or may not be written.
+    """
     if folder.exists() and not (folder.is_dir() and ((folder / MODELS).exists() or not any(folder.iterdir()))):
         raise UserError(f"output={folder}: holds something else than an evaluation; expected a folder to write")
     there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())

@@ -28,13 +28,11 @@ def info_nce(scores: Tensor, relevance: Tensor, hardness: float = 0.0) -> Tensor
     Returns:
         float scalar; zero (with a gradient of zero) if no entry is positive.
     """
+    is_positive = relevance == 1
     weighted = scores + log_hardness_weights(scores, relevance, hardness) if hardness else scores
-    negatives = weighted.masked_fill(relevance != -1, float("-inf")).logsumexp(dim=1)
-    # Few entries are positive: tables of all of them would be most of the memory of a step of thousands of queries.
-    rows, columns = (relevance == 1).nonzero(as_tuple=True)
-    positives = scores[rows, columns]
-    losses = torch.logaddexp(positives, negatives[rows]) - positives
-    return losses.sum() / max(len(rows), 1)
+    negatives = weighted.masked_fill(relevance != -1, float("-inf")).logsumexp(dim=1, keepdim=True)
+    losses = torch.logaddexp(scores, negatives.expand_as(scores)) - scores
+    return losses.masked_select(is_positive).sum() / is_positive.sum().clamp(min=1)
 
 
 def log_hardness_weights(scores: Tensor, relevance: Tensor, hardness: float) -> Tensor:
