@@ -15,8 +15,6 @@ from retrofit.errors import UserError
 
 TRAINING, OTHER = "training", "other"
 
-NOT_TRAINED_ON = ("languages not trained on", "tasks not trained on")
-
 
 def verdict(difference: float, p_holm: float) -> str:
     """Return ``gained`` or ``lost`` where the corrected p-value is below .05, else ``kept``."""

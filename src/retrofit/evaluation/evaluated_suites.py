@@ -122,7 +122,7 @@ class Suite:
             if task.kind in LEXICAL_KINDS or isinstance(model, TextEmbeddings):
                 key = TaskKey(*(getattr(task, name) for name in TaskKey._fields))
                 scores = score_task(task, model)
-                yield ScoredTask(key, scores, len(set(scores.items["item_id"].to_pylist())))
+                yield ScoredTask(key, scores, scores.n_items)
 
 
 @dataclass(frozen=True)

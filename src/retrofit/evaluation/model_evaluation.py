@@ -71,7 +71,7 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
     store = ArtefactStore(Path(config["paths"]["cache"]))
     strata = {model.name: training_strata(model.run) for model in models if model.run is not None}
     suites = suites_of(config)
-    folder = given or _writable(_default_output(config, models, suites))
+    folder = given or _writable(_default_output(config, settings, models, suites))
     # All of them are read before a model is loaded: what cannot be read is said before work starts.
     log.info("%d tasks in %d suites, %d models", sum(len(suite.tasks) for suite in suites), len(suites), len(models))
     measured: dict[str, list[Path]] = {}
@@ -149,14 +149,17 @@ def _no_items() -> pa.Table:
 
 
 def _default_output(
-    config: Mapping[str, Any], models: Sequence[EvaluatedModel], suites: Sequence[EvaluatedSuite]
+    config: Mapping[str, Any],
+    settings: EncodingSettings,
+    models: Sequence[EvaluatedModel],
+    suites: Sequence[EvaluatedSuite],
 ) -> Path:
     """Return a folder that is named by what is measured."""
     measured = {
         "models": {model.name: model.identity for model in models},
         "suites": {suite.name: suite.identity for suite in suites},
         "reference": config["reference"],
-        "settings": asdict(EncodingSettings.of(config["evaluation"])),
+        "settings": asdict(settings),
     }
     return Path(config["paths"]["runs"]) / "evaluations" / fingerprint(measured)
 

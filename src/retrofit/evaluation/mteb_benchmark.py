@@ -105,9 +105,10 @@ def score_benchmark_task(task: AbsTask, model: TextEmbeddings | LexicalSearcher)
         for split in task.eval_splits:
             with quietly():
                 found += task.evaluate(asked, split, subsets_to_run=[subset], encode_kwargs=encode_options()).values()
-        scores = task_scores(_mean(found), kept.pop(subset, []))
+        values = _mean(found)
+        scores = task_scores(values, kept.pop(subset, []))
         if len(found) > 1:  # the mean of all items is not that of the splits, which have some more of them than others
-            scores = replace(scores, values=_mean(found))
+            scores = replace(scores, values=values)
         yield BenchmarkScores(
             task.metadata.name, kind, subset, _language(languages), scores, _n_items(task, subset, scores)
         )
@@ -147,7 +148,7 @@ def _mean(splits: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def _n_items(task: AbsTask, subset: str, scores: TaskScores) -> int:
     if len(scores.items):
-        return len(set(scores.items["item_id"].to_pylist()))
+        return scores.n_items
     by_split: Any = task.dataset.get(subset, task.dataset)
     return sum(len(by_split[split]) for split in task.eval_splits)
 

@@ -66,6 +66,11 @@ class TaskScores:
     values: Mapping[str, float]
     items: pa.Table
 
+    @property
+    def n_items(self) -> int:
+        """How many items there are; each has a row for every metric."""
+        return len(set(self.items["item_id"].to_pylist()))
+
 
 def score_task(task: Task, model: TextEmbeddings | LexicalSearcher) -> TaskScores:
     """Return what a model reaches on a task, by mteb's code.
