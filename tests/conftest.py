@@ -154,6 +154,8 @@ def small_run(corpus: Path) -> list[str]:
 def train_config() -> Callable[..., dict[str, Any]]:
     """Return a function that composes conf/train.yaml with overrides and resolves it."""
     from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
 
     from retrofit.commands.application import as_dictionary, register_resolvers
 
@@ -161,6 +163,10 @@ def train_config() -> Callable[..., dict[str, Any]]:
 
     def composed(*overrides: str) -> dict[str, Any]:
         with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
-            return as_dictionary(compose("train", list(overrides)))
+            config = compose("train", list(overrides), return_hydra_config=True)
+            HydraConfig.instance().set_config(config)  # a sweep names its points by what was chosen
+            with open_dict(config):
+                del config["hydra"]
+            return as_dictionary(config)
 
     return composed

@@ -27,7 +27,7 @@ MANIFEST = "manifest.json"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 """What the operating system says when a disk is full, or what a user may write to it."""
 
-UNNAMED_KEYS = ("paths", "logger", "experiment_name", "engine")
+UNNAMED_KEYS = ("paths", "logger", "experiment_name", "engine", "sweep")
 """Configuration that decides where a run works, writes and reports, not what it computes: not in its fingerprint."""
 
 log = logging.getLogger(__name__)

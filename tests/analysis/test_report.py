@@ -228,9 +228,16 @@ def test_a_damaged_file_is_named_in_one_line(run_folder: Path, name: str, conten
     assert not (run_folder / "report.html").exists()
 
 
-def test_a_missing_file_is_named(run_folder: Path) -> None:
+def test_a_run_that_chose_no_weight_has_no_section_on_the_choice(run_folder: Path) -> None:
+    heading = "Gain against forgetting"
+    assert heading in write_report(run_folder).read_text(encoding="utf-8")
     (run_folder / "interpolation.csv").unlink()
-    with pytest.raises(UserError, match=r"interpolation\.csv is missing"):
+    assert heading not in write_report(run_folder).read_text(encoding="utf-8")
+
+
+def test_a_missing_file_is_named(run_folder: Path) -> None:
+    (run_folder / "training_curve.csv").unlink()
+    with pytest.raises(UserError, match=r"training_curve\.csv is missing"):
         write_report(run_folder)
     shutil.rmtree(run_folder)
     with pytest.raises(UserError, match="is missing"):

@@ -124,19 +124,19 @@ def test_a_beir_folder_gives_its_corpus_or_its_queries_and_parquet_the_same(
         assert (output / "ids.txt").read_text(encoding="utf-8") == identifier
 
 
-def test_a_trained_model_is_used_as_its_run_says_and_any_other_as_it_is(
+def test_an_exported_model_is_used_as_it_says_itself_wherever_it_lies(
     cache: Path, encoder: BiEncoder, tmp_path: Path
 ) -> None:
+    encoder.prompts = {**PROMPTS, "passage": "of the model: "}
     export_sentence_transformer(encoder, encoder.backbone.state_dict(), tmp_path / "run" / "model")
     (tmp_path / "corpus.txt").write_text("tea\nKaffee\n", encoding="utf-8")
-    model = {"pooling": "mean", "prompts": {**PROMPTS, "passage": "of the run: "}, "max_length": 128}
-    for output, prompt in (("plain", "passage: "), ("of_run", "of the run: ")):
+    expected = encoder.encode(["tea", "Kaffee"], "passage")
+    beside = {"pooling": "cls", "prompts": PROMPTS, "max_length": 8}
+    for output in ("alone", "of_a_run"):
         done = encode(cache, tmp_path, "model_folder=run/model", "input=corpus.txt", f"output={output}")
         assert done.returncode == 0, done.stderr
-        encoder.prompts = {**PROMPTS, "passage": prompt}
-        vectors = np.load(tmp_path / output / "vectors.npy")
-        np.testing.assert_allclose(vectors, encoder.encode(["tea", "Kaffee"], "passage"), atol=1e-5)
-        (tmp_path / "run" / "config.yaml").write_text(json.dumps({"model": model}), encoding="utf-8")
+        np.testing.assert_allclose(np.load(tmp_path / output / "vectors.npy"), expected, atol=1e-5)
+        (tmp_path / "run" / "config.yaml").write_text(json.dumps({"model": beside}), encoding="utf-8")
     encoder.prompts = PROMPTS
 
 
@@ -212,17 +212,28 @@ def test_int8_leaves_no_identifier_to_send_with(cache: Path, tmp_path: Path) -> 
     assert not (tmp_path / "home" / "intel").exists()
 
 
-def test_int8_of_a_model_that_is_not_of_a_run_is_refused_before_anything_is_written(
+def test_int8_of_a_model_that_is_no_plain_bi_encoder_is_refused_before_anything_is_written(
     cache: Path, encoder: BiEncoder, tmp_path: Path
 ) -> None:
     (tmp_path / "corpus.txt").write_text("tea that is not in the cache", encoding="utf-8")
-    export_sentence_transformer(encoder, encoder.backbone.state_dict(), tmp_path / "plain")
+    export_sentence_transformer(encoder, encoder.backbone.state_dict(), tmp_path / "lower_case")
+    settings = tmp_path / "lower_case" / "sentence_bert_config.json"
+    settings.write_text(
+        json.dumps({**json.loads(settings.read_text(encoding="utf-8")), "do_lower_case": True}), encoding="utf-8"
+    )
     before = sorted([*tmp_path.rglob("*"), *cache.rglob("*")])
     refused = encode(
-        cache, tmp_path, "input=corpus.txt", "output=new/out", f"model_folder={tmp_path / 'plain'}", "precision=int8"
+        cache,
+        tmp_path,
+        "input=corpus.txt",
+        "output=new/out",
+        f"model_folder={tmp_path / 'lower_case'}",
+        "precision=int8",
     )
     assert refused.returncode == 2
-    assert refused.stderr.startswith(f"retrofit encode: precision=int8: {tmp_path / 'plain'} is not the model of a run")
+    assert refused.stderr.startswith(
+        f"retrofit encode: precision=int8: {tmp_path / 'lower_case'} is not the model of a run"
+    )
     assert refused.stderr.count("\n") == 1
     assert sorted([*tmp_path.rglob("*"), *cache.rglob("*")]) == before
 

@@ -81,7 +81,7 @@ def test_two_processes_leave_the_run_of_one(
     pd.testing.assert_frame_equal(curves[0][columns], curves[1][columns], atol=1e-4)
     # One process measures, and says what happens: every line stands once, on its terminal and in the log of the run.
     said = "".join(done.stderr for done in ended)
-    for line in ("base on held_out (test): encoding", "step 8 of 8", "interpolation 1.00 on held_out"):
+    for line in ("base on held_out (test), query: encoding", "step 8 of 8", "interpolation 1.00 on held_out"):
         assert said.count(line) == (run / "run.log").read_text(encoding="utf-8").count(line) > 0, line
     assert said.count("step 8 of 8") == 1
     assert sum(done.stdout.count("report.html") for done in ended) == 1

@@ -224,6 +224,15 @@ def test_runs_of_one_base_measure_it_once(tmp_path: Path, in_process: Callable[.
     assert base[0] == base[1]
 
 
+def test_a_single_weight_is_exported_without_measuring_it_on_validation(
+    tmp_path: Path, in_process: Callable[..., Path]
+) -> None:
+    run = in_process(tmp_path, "export.interpolation=1.0")
+    assert not (run / "interpolation.csv").exists()
+    results = list((tmp_path / "cache" / "evaluations").rglob("results.parquet"))
+    assert len(results) == 3 * 2  # suites of the test split, base and retrofitted
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

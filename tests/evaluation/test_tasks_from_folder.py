@@ -150,6 +150,20 @@ def test_long_documents_are_those_of_the_queries_all_of_whose_answers_are_long(t
         tasks_from_beir(folder, "suite", min_characters=500)
 
 
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_smaller_corpus_keeps_every_answer_and_others_by_identifier(tmp_path: Path, most: int) -> None:
+    corpus = [*CORPUS, *({"_id": f"other{number}", "text": f"filler {number}"} for number in range(5))]
+    folder = beir(tmp_path, corpus, QUERIES, "q1\td2\t1\nq2\tother4\t1\n")
+    (task,) = tasks_from_beir(folder, "suite", max_passages=most)
+    assert {"d2", "other4"} <= set(task.corpus)
+    assert len(task.corpus) == max(2, most)
+    assert task.qrels == {"q1": {"d2": 1}, "q2": {"other4": 1}}
+    whole = tasks_from_beir(folder, "suite")[0].corpus
+    assert [name for name in sorted(whole) if name not in ("d2", "other4")][: max(0, most - 2)] == sorted(
+        set(task.corpus) - {"d2", "other4"}
+    )
+
+
 PAIRS = [
     {"_id": "1", "lang": "de", "split": "test", "sentence1": "a", "sentence2": "b", "score": 5},
     {"_id": "1", "lang": "en", "split": "test", "sentence1": "c", "sentence2": "d", "score": 0.5},

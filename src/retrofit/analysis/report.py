@@ -40,7 +40,7 @@ def write_report(run_folder: Path) -> Path:
 
 
 def _render(results: RunResults) -> str:
-    config = results.config
+    config, tried = results.config, results.interpolation
     return render(
         "report.html.j2",
         title=f"{config.get('experiment_name', 'run')} · {results.folder.name}",
@@ -48,8 +48,8 @@ def _render(results: RunResults) -> str:
         summary=_summary(results),
         cards=_cards(results),
         suites=[_suite(results, suite, number) for number, suite in enumerate(results.suites)],
-        interpolation=results.interpolation.to_dict("records"),
-        interpolation_figure=Markup(interpolation_curve(results.interpolation, "interpolation")),  # noqa: S704 -- ours
+        interpolation=[] if tried is None else tried.to_dict("records"),
+        interpolation_figure="" if tried is None else Markup(interpolation_curve(tried, "interpolation")),  # noqa: S704 -- ours
         loss_figure=Markup(loss_curve(results.training_curve, "loss")),  # noqa: S704 -- drawn from numbers
         examples=results.examples,
         trained=_trained_pairs(results.data),

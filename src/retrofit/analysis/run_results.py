@@ -90,7 +90,8 @@ class RunResults(Comparison):
         config: ``config.yaml``, resolved.
         data: ``data_manifest.json``.
         examples: ``examples.json``: queries with the top passages of both models.
-        interpolation: ``interpolation.csv``: what each weight tried did on the validation split.
+        interpolation: ``interpolation.csv``: what each weight tried did on the validation split; None
+            where only one was asked for.
         training_curve: ``training_curve.csv``: the loss and more by step.
     """
 
@@ -99,7 +100,7 @@ class RunResults(Comparison):
     config: dict[str, Any]
     data: dict[str, Any]
     examples: list[dict[str, Any]]
-    interpolation: pd.DataFrame
+    interpolation: pd.DataFrame | None
     training_curve: pd.DataFrame
 
     @classmethod
@@ -109,6 +110,7 @@ class RunResults(Comparison):
         Raises:
             UserError: a file is missing, cannot be read, or lacks a column or key.
         """
+        tried = folder / "interpolation.csv"
         return cls(
             folder=folder,
             metrics=_read(folder / "metrics.csv", lambda path: _table(path, METRIC_COLUMNS)),
@@ -119,7 +121,7 @@ class RunResults(Comparison):
                 lambda path: _mapping(json.loads(_text(path)), "pairs_by_task_and_language"),
             ),
             examples=_read(folder / "examples.json", lambda path: _list(json.loads(_text(path)))),
-            interpolation=_read(folder / "interpolation.csv", lambda path: _table(path, INTERPOLATION_COLUMNS)),
+            interpolation=_read(tried, lambda path: _table(path, INTERPOLATION_COLUMNS)) if tried.exists() else None,
             training_curve=_read(folder / "training_curve.csv", lambda path: _table(path, CURVE_COLUMNS)),
         )
 

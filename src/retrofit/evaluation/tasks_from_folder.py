@@ -18,6 +18,7 @@ from retrofit.errors import UserError
 from retrofit.evaluation.judged_folder import FOLDERS_KEY, SIMILARITY_FILES, JudgedFolder, wanted
 from retrofit.evaluation.tasks import RetrievalTask, SimilarityTask
 from retrofit.evaluation.tasks_across_languages import MIXED
+from retrofit.evaluation.tasks_from_pairs import reduced_pool
 
 
 def tasks_from_beir(
@@ -26,6 +27,7 @@ def tasks_from_beir(
     max_queries: int | None = None,
     languages: Sequence[str] | None = None,
     min_characters: int | None = None,
+    max_passages: int | None = None,
 ) -> list[RetrievalTask]:
     """Return the retrieval tasks of a BEIR folder, one for each ``subset`` of its documents and language of queries.
 
@@ -36,6 +38,8 @@ def tasks_from_beir(
         languages: languages of queries; None takes all.
         min_characters: take only the queries all of whose answers have at least so many characters: the task of long
             documents. The corpus stays whole. None takes all.
+        max_passages: most passages of each task: all that answer one of its queries, filled up with others by
+            identifier. None takes all.
 
     Raises:
         UserError: a file is missing, a row cannot be read, the qrels name an unknown query or passage, or there are
@@ -62,7 +66,8 @@ def tasks_from_beir(
         kept = dict(list(qrels.items())[:max_queries])
         queries = {query: read.queries[query].text for query in kept}
         searched = _language_of(document_languages[subset], language)
-        result.append(RetrievalTask(suite, subset, language, searched, queries, corpora[subset], kept))
+        corpus = reduced_pool(corpora[subset], set().union(*kept.values()), max_passages)
+        result.append(RetrievalTask(suite, subset, language, searched, queries, corpus, kept))
     return _named(result, read.name)
 
 

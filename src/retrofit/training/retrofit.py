@@ -191,28 +191,44 @@ def take_part(config: dict[str, Any], run: RunFolder) -> None:
 
 
 def _train_and_export(job: Job, mirror: WandbMirror) -> None:
-    config, run = job.config, job.run
+    run = job.run
     encoder = _train(job, mirror)
     base_encoder = job.encoder()
     base_weights = {name: tensor.clone() for name, tensor in base_encoder.backbone.state_dict().items()}
     retrofitted = merged_weights(encoder)
-    trained = state_fingerprint(retrofitted)
     if hasattr(encoder.backbone, "merge_and_unload"):
         encoder.backbone.save_pretrained(str(run.path / "adapter"))
-    base_validation = job.measure(base_encoder, job.base, "base", validation=True)
+    weight = _chosen_weight(job, base_encoder, base_weights, retrofitted)
+    export_sentence_transformer(base_encoder, interpolate(base_weights, retrofitted, weight), run.model)
+
+
+def _chosen_weight(
+    job: Job, encoder: BiEncoder, base_weights: dict[str, torch.Tensor], retrofitted: dict[str, torch.Tensor]
+) -> float:
+    """Return how far to go from the base towards the retrofitted weights; the only one asked for is not measured.
+
+    Args:
+        job: the run.
+        encoder: the base; it is left with other weights.
+        base_weights: its weights.
+        retrofitted: those that training ended with.
+    """
+    export = job.config["export"]
+    weights = weights_to_try(export["interpolation"])
+    if len(weights) == 1:
+        return weights[0]
+    base_validation = job.measure(encoder, job.base, "base", validation=True)
+    trained = state_fingerprint(retrofitted)
 
     def evaluate_at(weight: float) -> pa.Table:
-        base_encoder.backbone.load_state_dict(interpolate(base_weights, retrofitted, weight))
+        encoder.backbone.load_state_dict(interpolate(base_weights, retrofitted, weight))
         identity = fingerprint({"base": job.base, "trained": trained, "weight": weight})
-        return job.measure(base_encoder, identity, f"interpolation {weight:.2f}", validation=True)
+        return job.measure(encoder, identity, f"interpolation {weight:.2f}", validation=True)
 
-    export = config["export"]
-    chosen, candidates = try_weights(
-        weights_to_try(export["interpolation"]), evaluate_at, base_validation, export["max_drop"], export["gain_share"]
-    )
-    candidates.to_csv(run.path / "interpolation.csv", index=False)
+    chosen, candidates = try_weights(weights, evaluate_at, base_validation, export["max_drop"], export["gain_share"])
+    candidates.to_csv(job.run.path / "interpolation.csv", index=False)
     log.info("interpolation %.2f chosen (run folder: interpolation.csv)", chosen.weight)
-    export_sentence_transformer(base_encoder, interpolate(base_weights, retrofitted, chosen.weight), run.model)
+    return chosen.weight
 
 
 def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
