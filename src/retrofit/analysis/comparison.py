@@ -7,7 +7,7 @@ method.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ from retrofit.analysis.significance import (
 from retrofit.errors import UserError
 
 METRIC = "ndcg_at_10"
+HELD_OUT = "held_out"
+"""The suite of the training domain."""
+SEEN, UNSEEN = f"{HELD_OUT}, seen", f"{HELD_OUT}, unseen"
+"""Its groups: languages that were trained on, and others."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def finished_runs(folder: Path, name_of: Callable[[Mapping[str, Any]], str]) -> 
 def compare_runs(runs: Mapping[tuple[str, int], Path], reference: str, column: str) -> Comparison:
     """Return runs against those of the reference option.
 
-    A group is a suite; the suite ``held_out`` is two, by whether the reference was trained in the query's language.
+    A group is a suite; the suite ``held_out`` is two, by whether any run was trained in the query's language.
 
     Args:
         runs: by option and seed. Options that lack a seed of the reference are left out.
@@ -92,7 +96,7 @@ def compare_runs(runs: Mapping[tuple[str, int], Path], reference: str, column: s
     found = dict.fromkeys(name for name, _ in runs)
     names = [name for name in found if all((name, seed) in runs for seed in seeds)]
     names.sort(key=lambda name: (name != reference, name))
-    groups = _groups(runs[reference, seeds[0]])
+    groups = _groups(runs.values())
     base = _scores(runs[reference, seeds[0]], "base").merge(groups, on=CELL)
     scores = {(name, seed): _scores(runs[name, seed], "retrofitted") for name in names for seed in seeds}
     of_differences, of_gains = np.random.default_rng(0), np.random.default_rng(1)
@@ -163,7 +167,7 @@ def bootstrap_interval(
     weights = query_weights(frame)
     sums = np.zeros((RESAMPLES, len(differences)))
     for queries in frame.groupby(CELL).indices.values():
-        sums += bootstrap_sums((differences[:, queries] * weights[queries]).T, generator, _multinomial)
+        sums += bootstrap_sums((differences[:, queries] * weights[queries]).T, generator)
     return percentile_interval(mean_of_seeds(sums, draw_seeds(len(differences), generator)))
 
 
@@ -173,18 +177,17 @@ def sign_flip_p(differences: np.ndarray, frame: pd.DataFrame, generator: np.rand
     return two_sided_p(values.sum(), flipped_sums(values[:, None], generator)[:, 0])
 
 
-def _multinomial(resamples: int, items: int, generator: np.random.Generator) -> np.ndarray:
-    # The tables of experiments/ were drawn so, and are to come out again; significance.draw_counts is 20 times faster.
-    return generator.multinomial(items, np.full(items, 1 / items), resamples)
+def _groups(runs: Iterable[Path]) -> pd.DataFrame:
+    """Return the cells that runs were measured on, with the group they are reported under.
 
-
-def _groups(path: Path) -> pd.DataFrame:
-    """Return the cells of a run with the group they are reported under."""
-    cells = pd.read_csv(path / "metrics.csv").query(f"metric == '{METRIC}' and model == 'base'")
+    A language is seen if any of the runs was trained in it: runs that differ in their languages have the same groups.
+    """
+    read = [pd.read_csv(path / "metrics.csv", keep_default_na=False) for path in runs]
+    cells = pd.concat(read).query(f"metric == '{METRIC}' and model == 'base'")
     seen = cells.groupby(["suite", "query_language"])["seen_in_training"].transform("any")
-    held_out = cells["suite"] == "held_out"
-    cells["group"] = cells["suite"].where(~held_out, np.where(seen, "held_out, seen", "held_out, unseen"))
-    return cells[[*CELL, "group"]]
+    held_out = cells["suite"] == HELD_OUT
+    cells["group"] = cells["suite"].where(~held_out, np.where(seen, SEEN, UNSEEN))
+    return cells[[*CELL, "group"]].drop_duplicates(ignore_index=True)
 
 
 def _scores(path: Path, model: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ so a mean over cells has as its draws the same mean of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,9 +25,6 @@ SIGNIFICANT = 0.05
 _NUMBERS_AT_ONCE = 2**20  # of a matrix of draws: 8 MB, which a core's cache nearly holds
 _FLIPPED_TOGETHER = 4  # rows of a chunk are a multiple: the generator cuts four signs from a word, and wastes the rest
 
-Draw = Callable[[int, int, np.random.Generator], np.ndarray]
-"""(resamples, items, generator) to how often each item is drawn, int64 ``[resamples, items]``."""
-
 
 def draw_counts(resamples: int, items: int, generator: np.random.Generator) -> np.ndarray:
     """Return how often each item is among as many drawn with replacement, int64 ``[resamples, items]``."""
@@ -37,15 +34,16 @@ def draw_counts(resamples: int, items: int, generator: np.random.Generator) -> n
     return counts.reshape(resamples, items)
 
 
-def bootstrap_sums(values: np.ndarray, generator: np.random.Generator, draw: Draw = draw_counts) -> np.ndarray:
+def bootstrap_sums(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Return the sums of resampled items, float64 ``[RESAMPLES, columns]``; all columns are resampled alike.
 
     Args:
         values: float ``[items, columns]``, of one cell.
         generator: draws the items.
-        draw: how it draws them.
     """
-    parts = [draw(rows, len(values), generator).astype(np.float64) @ values for rows in _rows(RESAMPLES, len(values))]
+    parts = [
+        draw_counts(rows, len(values), generator).astype(np.float64) @ values for rows in _rows(RESAMPLES, len(values))
+    ]
     return np.concatenate(parts)
 
 

@@ -1,0 +1,243 @@
+"""The runs of sweeps as the tables that reports, figures and notebooks read, one folder for each finding."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from retrofit.analysis.comparison import HELD_OUT, METRIC, SEEN, UNSEEN, compare_runs
+from retrofit.analysis.run_results import is_retention
+from retrofit.artefacts import write_json, write_text
+from retrofit.errors import UserError
+
+RESULTS, POINTS, COMPARISON, LANGUAGES, CURVES, ENVIRONMENT = (
+    "results.csv",
+    "points.csv",
+    "comparison.csv",
+    "languages.csv",
+    "curves.csv",
+    "environment.json",
+)
+
+_PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "sentence-transformers", "numpy")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SweptRun:
+    """A finished run of a sweep.
+
+    Attributes:
+        path: its folder.
+        config: ``config.yaml``, resolved.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+
+    @property
+    def sweep(self) -> dict[str, Any]:
+        """The node ``sweep`` of its configuration."""
+        return dict(self.config["sweep"])
+
+    @property
+    def seed(self) -> int:
+        """What its draws depend on."""
+        return int(self.config["seed"])
+
+    @property
+    def point(self) -> str:
+        """What tells it from other runs of the sweep but the seed."""
+        return point_label(self.sweep["point"])
+
+
+def point_label(point: Mapping[str, Any]) -> str:
+    """Return a point of a grid in one line: ``n_tasks=2, n_languages=4``."""
+    return ", ".join(f"{axis}={value}" for axis, value in point.items())
+
+
+def domain_of(group: str) -> str:
+    """Return what a group is to the training: ``training``, ``unseen_languages``, ``retention`` or ``elsewhere``."""
+    if group in (SEEN, HELD_OUT):
+        return "training"
+    if group == UNSEEN:
+        return "unseen_languages"
+    return "retention" if is_retention(group) else "elsewhere"
+
+
+def swept_runs(folder: Path) -> list[SweptRun]:
+    """Return the finished runs of a sweep.
+
+    Args:
+        folder: of an experiment, which holds the run folders.
+
+    Raises:
+        UserError: it has none.
+    """
+    runs = []
+    for path in sorted(folder.glob("*/config.yaml")):
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if config.get("sweep") and _is_finished(path.parent):
+            runs.append(SweptRun(path.parent, config))
+    if not runs:
+        raise UserError(f"{folder}: no finished run of a sweep; retrofit train sweep=NAME makes them")
+    return runs
+
+
+def collect_sweeps(folders: Sequence[Path], output: Path) -> None:
+    """Write the tables of sweeps that belong to one finding.
+
+    A point is compared where it has the seeds that the sweep's reference has.
+
+    Args:
+        folders: of one sweep's runs each.
+        output: the folder that the tables go to; it is made where it does not exist.
+
+    Raises:
+        UserError: a sweep has no finished run, or none of its reference.
+    """
+    tables: dict[str, list[pd.DataFrame]] = {}
+    commands, machine = [], {}
+    for folder in folders:
+        runs = swept_runs(folder)
+        name = str(runs[0].sweep["name"])
+        log.info("%s: %d finished runs", name, len(runs))
+        for file, table in _tables(runs).items():
+            table.insert(0, "sweep", name)
+            tables.setdefault(file, []).append(table)
+        commands.append(f"retrofit train sweep={name}")
+        machine = _figures(runs[0])["machine"]
+    output.mkdir(parents=True, exist_ok=True)
+    for file, parts in tables.items():
+        write_text(output / file, pd.concat(parts, ignore_index=True).to_csv(index=False, float_format="%.5g"))
+    write_json(output / ENVIRONMENT, _environment(commands, machine))
+
+
+def _tables(runs: Sequence[SweptRun]) -> dict[str, pd.DataFrame]:
+    """Return the tables of one sweep by the name of their file."""
+    by_point = {(run.point, run.seed): run.path for run in runs}
+    if len(by_point) < len(runs):
+        raise UserError(f"{runs[0].path.parent}: holds runs of the same point and seed; move those of before away")
+    reference = point_label(runs[0].sweep["reference"])
+    compared = compare_runs(by_point, reference, "point")
+    scored = pd.concat([_means(run) for run in runs])
+    results = compared.runs.rename(columns={METRIC: "value"})
+    results["domain"] = results["group"].map(domain_of)
+    results["metric"] = METRIC
+    queries = compared.gains.drop_duplicates("group").set_index("group")["queries"]
+    results["queries"] = results["group"].map(queries)
+    differences = pd.concat([compared.gains, compared.differences], ignore_index=True)
+    differences["domain"] = differences["group"].map(domain_of)
+    columns = ["point", "group", "domain", "against", "seeds", "queries", "difference"]
+    return {
+        RESULTS: results[["point", "seed", "group", "domain", "metric", "queries", "base", "value", "gain"]],
+        POINTS: pd.DataFrame([_point(run) for run in runs]),
+        COMPARISON: differences[[*columns, "low", "high", "seeds_up", "p", "p_holm"]],
+        LANGUAGES: _languages(scored, _languages_trained_in(runs)),
+        CURVES: pd.concat([_curve(run) for run in runs]),
+    }
+
+
+def _languages_trained_in(runs: Sequence[SweptRun]) -> set[str]:
+    """Return the languages that any of the runs was trained in."""
+    languages: set[str] = set()
+    for run in runs:
+        manifest = json.loads((run.path / "data_manifest.json").read_text(encoding="utf-8"))
+        languages.update(row["language"] for row in manifest["pairs_by_task_and_language"])
+    return languages
+
+
+def _means(run: SweptRun) -> pd.DataFrame:
+    """Return base and retrofitted of every cell of a run."""
+    metrics = pd.read_csv(run.path / "metrics.csv", keep_default_na=False).query(f"metric == '{METRIC}'")
+    keys = ["suite", "task", "query_language"]
+    cells = metrics.pivot_table(index=keys, columns="model", values="value").reset_index()
+    base = metrics[metrics["model"] == "base"]
+    queries = base.groupby(keys)["n_queries"].sum().reset_index(name="queries")
+    return cells.merge(queries, on=keys).assign(point=run.point, seed=run.seed)
+
+
+def _languages(cells: pd.DataFrame, seen: set[str]) -> pd.DataFrame:
+    """Return the mean over tasks, then over seeds, of every language of every suite."""
+    held_out = cells["suite"] == HELD_OUT
+    known = cells["query_language"].isin(seen).map({True: SEEN, False: UNSEEN})
+    cells = cells.assign(group=cells["suite"].where(~held_out, known), language=cells["query_language"])
+    keys = ["point", "group", "language"]
+    of_run = cells.groupby([*keys, "seed"]).agg(
+        queries=("queries", "sum"), base=("base", "mean"), value=("retrofitted", "mean")
+    )
+    means = of_run.groupby(keys).mean().reset_index()
+    means.insert(2, "domain", means["group"].map(domain_of))
+    return means.assign(queries=means["queries"].astype(int), gain=means["value"] - means["base"])
+
+
+def _point(run: SweptRun) -> dict[str, Any]:
+    """Return what a run was, and what it took."""
+    manifest = json.loads((run.path / "data_manifest.json").read_text(encoding="utf-8"))
+    curve = pd.read_csv(run.path / "training_curve.csv")
+    seconds = _figures(run)["seconds"]
+    return {
+        "point": run.point,
+        "seed": run.seed,
+        **run.sweep["point"],
+        "run": run.path.name,
+        "pairs": manifest["pairs"],
+        "steps": int(curve["step"].max()),
+        "training_seconds": seconds["training"],
+        "pairs_per_second": curve["pairs_per_second"].median(),
+        "total_seconds": seconds["total"],
+    }
+
+
+def _curve(run: SweptRun) -> pd.DataFrame:
+    curve = pd.read_csv(run.path / "training_curve.csv", usecols=["step", "loss"])
+    return curve.assign(point=run.point, seed=run.seed)[["point", "seed", "step", "loss"]]
+
+
+def _figures(run: SweptRun) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
+    return figures
+
+
+def _environment(commands: Sequence[str], machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the tables were made with: the checkout, the packages, and the machine as the runs describe it."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "commit": _commit(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "machine": {
+            "cores": os.cpu_count(),
+            "memory_gb": round(memory / 2**30, 1),
+            "torch_threads": machine["threads"],
+            "precision": machine["evaluation_precision"],
+        },
+        "commands": list(commands),
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit that this code is of; None where it is no checkout."""
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"],  # noqa: S607 -- whichever git is there
+        cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _is_finished(path: Path) -> bool:
+    try:
+        status = json.loads((path / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(status.get("state") == "finished")

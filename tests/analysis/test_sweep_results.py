@@ -1,0 +1,99 @@
+"""The tables of a sweep, against what its runs were written with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tests.analysis.swept_runs import QUERIES, write_swept_run
+
+from retrofit.analysis.sweep_results import collect_sweeps, domain_of, point_label
+from retrofit.errors import UserError
+
+GAINS = {"in_batch": 0.1, "dense": 0.15}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    for negatives, gain in GAINS.items():
+        for seed in range(3):
+            write_swept_run(tmp_path / "runs", {"negatives": negatives}, seed, gain)
+    write_swept_run(tmp_path / "runs", {"negatives": "random"}, 0, 0.5, state="failed")
+    return tmp_path / "runs"
+
+
+def test_results_have_a_row_for_each_run_and_group(sweep: Path, tmp_path: Path) -> None:
+    collect_sweeps([sweep], tmp_path / "F3")
+    results = pd.read_csv(tmp_path / "F3" / "results.csv")
+    assert set(results["sweep"]) == {"made_up"}
+    assert len(results) == 6 * 3
+    domains = results.drop_duplicates("group").set_index("group")["domain"].to_dict()
+    assert domains == {
+        "held_out, seen": "training", "held_out, unseen": "unseen_languages", "retention_leads": "retention",
+    }  # fmt: skip
+    for negatives, gain in GAINS.items():
+        its = results[results["point"] == f"negatives={negatives}"]
+        assert its["gain"].to_numpy() == pytest.approx(gain, abs=0.02)
+        assert (its["value"] - its["base"]).to_numpy() == pytest.approx(its["gain"].to_numpy(), abs=1e-4)
+    assert results.set_index("group").loc["held_out, seen", "queries"].unique() == [2 * QUERIES]
+
+
+def test_comparisons_are_with_the_base_and_with_the_reference(sweep: Path, tmp_path: Path) -> None:
+    collect_sweeps([sweep], tmp_path / "F3")
+    compared = pd.read_csv(tmp_path / "F3" / "comparison.csv").set_index(["point", "against", "group"])
+    assert {key[:2] for key in compared.index} == {
+        ("negatives=in_batch", "base"), ("negatives=dense", "base"), ("negatives=dense", "negatives=in_batch"),
+    }  # fmt: skip
+    row = compared.loc["negatives=dense", "negatives=in_batch", "held_out, seen"]
+    assert row["difference"] == pytest.approx(0.05, abs=1e-3)
+    assert row["seeds_up"] == row["seeds"] == 3
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert row["p_holm"] < 0.05
+
+
+def test_points_languages_and_curves_are_those_of_the_runs(sweep: Path, tmp_path: Path) -> None:
+    collect_sweeps([sweep], tmp_path / "F3")
+    points = pd.read_csv(tmp_path / "F3" / "points.csv")
+    assert points["negatives"].tolist().count("dense") == 3
+    assert set(points["run"]) == {path.name for path in sweep.iterdir()} - {"random-0"}
+    assert points[["pairs", "steps", "training_seconds", "pairs_per_second"]].iloc[0].tolist() == [100, 3, 20.0, 5.0]
+    languages = pd.read_csv(tmp_path / "F3" / "languages.csv")
+    german = languages[(languages["language"] == "de") & (languages["point"] == "negatives=dense")]
+    assert german["gain"].iloc[0] == pytest.approx(0.15, abs=0.01)
+    assert german["queries"].iloc[0] == 2 * QUERIES
+    curves = pd.read_csv(tmp_path / "F3" / "curves.csv")
+    assert curves.groupby(["point", "seed"]).size().tolist() == [3] * 6
+    environment = json.loads((tmp_path / "F3" / "environment.json").read_text(encoding="utf-8"))
+    assert environment["commands"] == ["retrofit train sweep=made_up"]
+    assert environment["machine"]["torch_threads"] == 2
+
+
+def test_several_sweeps_of_a_finding_share_the_tables(sweep: Path, tmp_path: Path) -> None:
+    write_swept_run(tmp_path / "more", {"negatives": "in_batch"}, 0, 0.1)
+    write_swept_run(tmp_path / "more", {"negatives": "in_batch", "batch_size": 64}, 0, 0.1)
+    collect_sweeps([sweep, tmp_path / "more"], tmp_path / "F3")
+    points = pd.read_csv(tmp_path / "F3" / "points.csv")
+    assert points["batch_size"].notna().sum() == 1
+    assert len(points) == 8
+
+
+def test_what_cannot_be_compared_is_one_line(sweep: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished run of a sweep"):
+        collect_sweeps([tmp_path / "nowhere"], tmp_path / "F3")
+    shutil.copytree(sweep / "dense-0", sweep / "twice")
+    with pytest.raises(UserError, match="same point and seed"):
+        collect_sweeps([sweep], tmp_path / "F3")
+    shutil.rmtree(sweep / "twice")
+    for seed in range(3):
+        shutil.rmtree(sweep / f"in_batch-{seed}")
+    with pytest.raises(UserError, match="no finished run of negatives=in_batch"):
+        collect_sweeps([sweep], tmp_path / "F3")
+    assert not (tmp_path / "F3").exists()
+
+
+def test_labels_and_domains() -> None:
+    assert point_label({"n_tasks": 2, "n_languages": 4}) == "n_tasks=2, n_languages=4"
+    assert domain_of("xquad") == "elsewhere"
