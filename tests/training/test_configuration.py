@@ -73,6 +73,8 @@ def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override
         ("negatives.given", ["negatives.given=-1"]),
         ("evaluation.suites.held_out.source", ["evaluation.suites.held_out.source=own"]),
         ("evaluation.retention.max_drop", ["evaluation.retention.max_drop=-0.01"]),
+        ("logger.mode", ["logger.mode=later"]),
+        ("logger.upload_model", ["logger.upload_model=weights"]),
         ("evaluation.retention.groups.high_resource", ["evaluation.retention.groups.high_resource=en"]),
         ("evaluation.retention.groups.high_resource", ["evaluation.retention.groups.high_resource=[]"]),
         ("evaluation.suites.held_out.kind", ["evaluation.suites.held_out.kind=retreival"]),

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -255,7 +255,9 @@ def mine(
         pool = searched_pool(data, settings["pool"])
         Miner(pool, model, settings, encoding, EmbeddingStore(cache), engine).mine().save(folder)
 
-    return MinedNegatives.open(ArtefactStore(cache).get(STAGE, inputs, build))
+    folder = ArtefactStore(cache).get(STAGE, inputs, build)
+    mined = MinedNegatives.open(folder)
+    return replace(mined, report={"fingerprint": folder.name, **mined.report})
 
 
 def _fingerprint(rows: np.ndarray) -> str:

@@ -136,6 +136,8 @@ ADAPTER_NUMBERS = (
 EVALUATION_CHOICES: dict[str, tuple[Any, ...]] = {"evaluation.precision": ("auto", *get_args(Precision))}
 
 ADAPTER_CHOICES = {
+    "logger.mode": ("disabled", "offline", "online"),
+    "logger.upload_model": (True, False),
     "adapter.config.bias": ("none", "lora_only", "all"),
     "adapter.config.use_dora": (True, False),
     "adapter.config.use_rslora": (True, False),

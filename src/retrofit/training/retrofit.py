@@ -187,7 +187,7 @@ def take_part(config: dict[str, Any], run: RunFolder) -> None:
         run: the run's folder.
     """
     if not run.has_model:
-        _train(Job.prepare(config, run), WandbMirror(None))
+        _train(Job.prepare(config, run), WandbMirror(None, run))
 
 
 def _train_and_export(job: Job, mirror: WandbMirror) -> None:
