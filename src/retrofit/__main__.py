@@ -7,6 +7,7 @@ import sys
 
 COMMANDS = {
     "train": "measure a model, retrofit it, and measure what was gained and what was forgotten",
+    "status": "show how far runs and sweeps are, what failed and why",
     "evaluate": "measure models side by side on BEIR folders",
     "inspect": "show what is in a selection of training data, and what was left out",
     "synthesize": "write queries for passages, filter them, and show them beside real ones",

@@ -30,6 +30,12 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 UNNAMED_KEYS = ("paths", "logger", "experiment_name", "engine", "sweep")
 """Configuration that decides where a run works, writes and reports, not what it computes: not in its fingerprint."""
 
+WORK_LOCK = "work.lock"
+"""File in a folder that the process holds which works there."""
+
+PATIENCE = 2.0
+"""Seconds for which a folder may be held by one that only looks whether it is."""
+
 log = logging.getLogger(__name__)
 
 
@@ -176,6 +182,40 @@ def is_complete(folder: Path) -> bool:
         return all((folder / name).stat().st_size == size for name, size in files.items())
     except (OSError, ValueError, KeyError):
         return False
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[bool]:
+    """Hold a folder while the context lasts, and yield whether it could be had: False where another process holds it.
+
+    The operating system lets go of it when the process ends, however it ends, so what :func:`is_held` says is true of a
+    process that was killed, too, and of one on another machine that shares the file system.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / WORK_LOCK)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a process is :func:`alone_in` a folder."""
+    path = folder / WORK_LOCK
+    if not path.exists():
+        return False
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, PermissionError):  # somebody else's folder: what cannot be told is taken for work
+        return True
+    lock.release()
+    return False
 
 
 def storage_error(error: OSError, where: str) -> Exception:

@@ -170,6 +170,7 @@ def test_every_optimizer_instantiates(train_config: Compose, option: str) -> Non
 def test_options_of_a_group_have_the_same_keys(train_config: Compose, group: str, option: str) -> None:
     if group in (
         "experiment",
+        "launcher",
         "engine",
         "passages",
         "generator",
@@ -235,7 +236,9 @@ def retrofit(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "encode", "inspect", "mine", "search", "synthesize"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "encode", "inspect", "mine", "search", "status", "synthesize"]
+)
 def test_help_and_job_configuration_print_and_leave_nothing(tmp_path: Path, command: str) -> None:
     shown = retrofit(tmp_path, command, "--help")
     assert shown.returncode == 0, shown.stderr

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from retrofit.artefacts import is_held
 from retrofit.errors import UserError
-from retrofit.training.run_folder import RunFolder
+from retrofit.training.run_folder import RunFolder, RunInWorkError
 
 CONFIG: dict[str, Any] = {
     "experiment_name": "e",
@@ -148,6 +149,21 @@ def test_a_full_disk_is_told_in_one_line_even_where_the_status_cannot_be_written
         full()
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retrofit.artefacts.PATIENCE", 0.1)
+    run = RunFolder(tmp_path / "e" / "run")
+    with run.alone():
+        run.start("")
+        assert is_held(run.path)
+        with pytest.raises(RunInWorkError) as caught, run.alone():
+            pass
+        assert str(caught.value) == f"{run.path}: process {os.getpid()} is at work in it; wait for it, or end it"
+        assert is_held(run.path)
+    assert not is_held(run.path)
+    with run.alone():
+        assert is_held(run.path)
 
 
 def test_places_in_the_folder(tmp_path: Path) -> None:

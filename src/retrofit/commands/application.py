@@ -74,7 +74,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
     """Return a decorator that makes a function of a configuration a command-line entry point.
 
     A :class:`UserError` ends a single run with one line and status 2. In a multirun it is raised, so that the launcher
-    records it for its job and goes on with the others.
+    records it for its job.
 
     Args:
         name: of the primary configuration file, without its ending.
@@ -84,6 +84,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
     def decorate(function: Callable[[DictConfig], None]) -> Callable[[], None]:
         @functools.wraps(function)
         def run(config: DictConfig) -> None:
+            register_resolvers()  # a launcher may have started this process
             try:
                 function(config)
             except UserError as error:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_paths
+from retrofit.errors import UserError
+
+if TYPE_CHECKING:
+    from retrofit.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -20,23 +26,20 @@ def main(config: DictConfig) -> None:
 
     Of several processes, all but the first take part in the training alone.
     """
-    from retrofit.analysis.evaluation_results import compare_run
-    from retrofit.analysis.report import write_report
-    from retrofit.analysis.retention import check_retention
     from retrofit.analysis.terminal import show_run
-    from retrofit.training.configuration import check, check_sweep
+    from retrofit.training.configuration import check
     from retrofit.training.lightning_trainer import check_machine, is_first_process
-    from retrofit.training.log_file import logging_to
-    from retrofit.training.retrofit import retrofit, take_part
+    from retrofit.training.retrofit import take_part
     from retrofit.training.run_folder import RunFolder
 
     quiet_libraries()
     resolved = as_dictionary(config)
-    check(resolved)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        check_sweep(resolved)
-    check_machine(resolved["trainer"])
     run = RunFolder.of(as_dictionary(without_paths(config)), Path(resolved["paths"]["runs"]))
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        _carry_out_job(config, resolved, run)
+        return
+    check(resolved)
+    check_machine(resolved["trainer"])
     if not is_first_process():
         logging.getLogger("retrofit").setLevel(logging.WARNING)  # the first process says it all
         if not run.is_finished:
@@ -45,12 +48,68 @@ def main(config: DictConfig) -> None:
     if run.is_finished:
         log.info("%s is finished; delete the folder to run it again", run.path)
     else:
+        _carry_out(config, run, lambda: _work(resolved, run))
+    show_run(run.path)
+
+
+def _carry_out_job(config: DictConfig, resolved: dict[str, Any], run: RunFolder) -> None:
+    """Carry out the run of a job of a multirun unless it is finished.
+
+    Whatever goes wrong is left in the run folder and lets the other jobs go on: a launcher that sees an error gives up
+    all jobs it has not started. What became of the jobs is told at the end of the multirun.
+    """
+    from retrofit.training.configuration import check, check_sweep
+    from retrofit.training.lightning_trainer import check_machine
+    from retrofit.training.run_folder import RunInWorkError
+
+    def checked_work() -> None:
+        try:
+            check(resolved)
+            check_sweep(resolved)
+            check_machine(resolved["trainer"])
+            _work(resolved, run)
+        except UserError as error:
+            log.error("%s", error)
+            raise
+
+    if run.is_finished:
+        log.info("%s is finished", run.path)
+        return
+    try:
+        _carry_out(config, run, checked_work)
+    except RunInWorkError as error:
+        log.warning("%s", error)
+    except (Exception, SystemExit) as error:
+        log.warning("%s failed (%s); the other jobs go on", run.path, type(error).__name__)
+    else:
+        log.info("%s is finished", run.path)
+
+
+def _carry_out(config: DictConfig, run: RunFolder, work: Callable[[], None]) -> None:
+    """Do the work of a run in its folder, alone, with a log and a status.
+
+    Raises:
+        RunInWorkError: another process works in the folder.
+    """
+    from retrofit.training.log_file import logging_to
+
+    with run.alone():
+        if run.is_finished:  # by a process that has just left it
+            return
         run.start(OmegaConf.to_yaml(config, resolve=True))
         with logging_to(run.path / "run.log"), run.outcome():
-            retrofit(resolved, run)
-            write_report(run.path)
-            check_retention(compare_run(run.path).comparison, resolved["evaluation"]["retention"]["max_drop"])
-    show_run(run.path)
+            work()
+
+
+def _work(resolved: dict[str, Any], run: RunFolder) -> None:
+    from retrofit.analysis.evaluation_results import compare_run
+    from retrofit.analysis.report import write_report
+    from retrofit.analysis.retention import check_retention
+    from retrofit.training.retrofit import retrofit
+
+    retrofit(resolved, run)
+    write_report(run.path)
+    check_retention(compare_run(run.path).comparison, resolved["evaluation"]["retention"]["max_drop"])
 
 
 if __name__ == "__main__":

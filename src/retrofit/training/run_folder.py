@@ -6,7 +6,6 @@ import datetime
 import json
 import logging
 import os
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from retrofit.artefacts import (
     NO_SPACE,
     UNNAMED_KEYS,
+    alone_in,
     fingerprint,
     remove_leftovers,
     storage_error,
@@ -27,6 +27,10 @@ from retrofit.errors import UserError
 log = logging.getLogger(__name__)
 
 State = Literal["running", "finished", "failed"]
+
+
+class RunInWorkError(UserError):
+    """Another process works in the run folder."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,19 @@ class RunFolder:
         """Return the folder that belongs to a resolved configuration."""
         named = {key: value for key, value in config.items() if key not in UNNAMED_KEYS}
         return cls(runs / str(config["experiment_name"]) / fingerprint(named))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other process out of the folder while the context lasts; the folder is created.
+
+        Raises:
+            RunInWorkError: another process is in this context.
+        """
+        with alone_in(self.path) as alone:
+            if not alone:
+                process = self.status.get("process", "another")
+                raise RunInWorkError(f"{self.path}: process {process} is at work in it; wait for it, or end it")
+            yield
 
     def start(self, config_yaml: str) -> None:
         """Create the folder, write ``config.yaml`` and mark the run as running; what a killed run half wrote goes."""
@@ -78,7 +95,7 @@ class RunFolder:
         if not isinstance(error, UserError):
             log.error("the run failed", exc_info=error)
         try:
-            self._write_status("failed", "".join(traceback.format_exception_only(error)).strip())
+            self._write_status("failed", f"{type(error).__name__}: {error}".strip(": "))
         except OSError as unwritten:  # the disk is full: the first error is the one to be told
             log.warning("status.json could not be written: %s", unwritten)
 

@@ -1,0 +1,123 @@
+"""What surrounds the jobs of ``retrofit train -m``: the plan before the first, the account after the last."""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, flag_override
+
+from retrofit.commands.application import as_dictionary, without_paths
+from retrofit.errors import UserError
+
+
+class Multirun(Callback):
+    """Hydra's callback; every launcher calls it in the process that was asked for the multirun.
+
+    Attributes:
+        planned: names of the run folders by experiment folder; empty until a multirun starts.
+    """
+
+    def __init__(self) -> None:
+        self.planned: dict[Path, list[str]] = {}
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Write ``sweep.json`` into the folder of each experiment that jobs belong to."""
+        try:
+            _check_launcher(config)
+            self._plan(config)
+        except UserError as error:
+            print(f"retrofit train: {error}", file=sys.stderr)
+            sys.exit(2)
+        except HydraException:  # a job that does not compose: Hydra itself says so next, and starts none
+            return
+        # At the exit: where a launcher breaks down, or the user has had enough, it is wanted most.
+        atexit.register(self._account)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # noqa: ARG002 -- as Hydra calls it
+        """End with status 1 if something is left to do that no other process does."""
+        if any(status.counts[state] for status in self._statuses() for state in ("failed", "killed", "waiting")):
+            sys.exit(1)
+
+    def _plan(self, config: DictConfig) -> None:
+        from retrofit.analysis.sweep_status import PLAN
+        from retrofit.artefacts import write_json
+
+        jobs: dict[Path, list[dict[str, Any]]] = {}
+        for overrides in job_overrides(config):
+            folder = _run_folder(config, overrides)
+            jobs.setdefault(folder.parent, []).append({"run": folder.name, "overrides": list(overrides)})
+        for experiment, planned in jobs.items():
+            experiment.mkdir(parents=True, exist_ok=True)
+            command = shlex.join(["retrofit", "train", *sys.argv[1:]])
+            write_json(experiment / PLAN, {"command": command, "jobs": planned})
+            self.planned[experiment] = [job["run"] for job in planned]
+
+    def _statuses(self) -> list[Any]:
+        from retrofit.analysis.sweep_status import ExperimentStatus
+
+        return [ExperimentStatus.read(folder).of(names) for folder, names in self.planned.items()]
+
+    def _account(self) -> None:
+        from retrofit.analysis.sweep_status import console, shown
+
+        statuses = self._statuses()
+        screen = console(stderr=True)
+        screen.print(shown(statuses))
+        if any(status.broken for status in statuses):
+            screen.print("the same command takes these up again, and leaves alone what is done")
+
+
+def _check_launcher(config: DictConfig) -> None:
+    module = config.hydra.launcher["_target_"].rpartition(".")[0]
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.split(".")[1].replace("_", "-")
+        choice = config.hydra.runtime.choices.get("launcher")
+        raise UserError(f"launcher={choice}: its package is missing: pip install {package}") from error
+
+
+def job_overrides(config: DictConfig) -> list[Sequence[str]]:
+    """Return the overrides of each job of a multirun; none for a sweeper that finds out as it goes.
+
+    Args:
+        config: of the multirun, with the node ``hydra``.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    sweeper = config.hydra.sweeper
+    if not sweeper["_target_"].endswith(f".{BasicSweeper.__name__}"):
+        return []
+    grid = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    asked = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    assert isinstance(asked, list)  # noqa: S101 -- for the type checker
+    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*grid, *map(str, asked)]), None)
+    return list(jobs)
+
+
+def _run_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
+    from retrofit.training.run_folder import RunFolder
+
+    job = GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(job)  # for ${hydra:…}
+    try:
+        with flag_override(job, ["struct", "readonly"], [False, False]):
+            del job["hydra"]
+        return RunFolder.of(as_dictionary(without_paths(job)), Path(str(job.paths.runs))).path
+    except UserError as error:
+        raise UserError(f"{' '.join(overrides)}: {error}") from error
+    finally:
+        HydraConfig.instance().cfg = before
