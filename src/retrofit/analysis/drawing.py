@@ -45,7 +45,7 @@ PAPER_STYLE = STYLE | {
     "ytick.color": INK,
     "grid.color": LINE,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 8.5,
     "legend.labelcolor": INK,
 }
 

@@ -2,9 +2,9 @@
 
 The model is the mixed one of a randomised block design: a mean for each cell of the grid, and an intercept for each
 seed. On a balanced grid its fixed effects are those of least squares with seeds as blocks, and the t and F tests of
-these are exact. statsmodels' MixedLM (0.15, tried on 27 runs) gives the same estimates, warns that the variance of three
-seeds lies on the edge of what it can fit, and tests by Wald's z, which takes the noise for known and so is too sure of
-itself. So it is least squares here, by numpy, and no package more.
+these are exact. statsmodels' MixedLM (0.15, tried on 27 runs) gives the same estimates, warns that the variance of
+three seeds lies on the edge of what it can fit, and tests by Wald's z, which takes the noise for known and so is too
+sure of itself. So it is least squares here, by numpy, and no package more.
 """
 
 from __future__ import annotations
@@ -111,18 +111,20 @@ def factorial_effects(runs: pd.DataFrame, first: str, second: str) -> Effects | 
     _, more_noise, _ = _least_squares(additive, gains)
     terms = (len(levels[0]) - 1) * (len(levels[1]) - 1)
     ratio = (more_noise - noise) / terms / (noise / degrees) if noise > 0 else np.inf
-    return Effects(*named, p_interaction=float(stats.f.sf(ratio, terms, degrees)), degrees=degrees)
+    of_first, of_second, over, interaction = named
+    return Effects(of_first, of_second, over, interaction, float(stats.f.sf(ratio, terms, degrees)), degrees)
 
 
 def _seed_columns(seeds: np.ndarray) -> np.ndarray:
-    """Return columns for all seeds but one that sum to zero over the seeds, so that a cell's mean is that of a mean seed."""
+    """Return columns for all seeds but one that sum to zero: a cell's mean is then that of a mean seed."""
     dummies = _dummies(seeds)
     columns: np.ndarray = dummies[:, 1:] - dummies[:, :1]
     return columns
 
 
 def _dummies(values: np.ndarray) -> np.ndarray:
-    return (values[:, None] == np.unique(values)[None, :]).astype(np.float64)
+    columns: np.ndarray = (values[:, None] == np.unique(values)[None, :]).astype(np.float64)
+    return columns
 
 
 def _least_squares(design: np.ndarray, gains: np.ndarray) -> tuple[np.ndarray, float, int]:

@@ -137,7 +137,9 @@ def _by_kind(results: SweepResults, sweep: str) -> list[_Part]:
     reference = valued(results, sweep, "in_batch") or BASE
     labels = [label for label in results.labels(sweep) if label != reference]
     rows = [point_name(label) for label in labels]
-    return [_part(results, sweep, f"by kind, against {_told(reference)}", rows, [(label, reference) for label in labels])]
+    return [
+        _part(results, sweep, f"by kind, against {_told(reference)}", rows, [(label, reference) for label in labels])
+    ]
 
 
 def _by_number(results: SweepResults, sweep: str) -> list[_Part]:
@@ -146,7 +148,7 @@ def _by_number(results: SweepResults, sweep: str) -> list[_Part]:
               if against != BASE]  # fmt: skip
     reference = others[0] if others else BASE
     labels = [label for label in labels if label != reference]
-    rows = [_told(label) for label in labels]
+    rows = [f"{_told(label)} for each query" for label in labels]
     return [_part(results, sweep, f"by number, against {_told(reference)}", rows,
                   [(label, reference) for label in labels])]  # fmt: skip
 

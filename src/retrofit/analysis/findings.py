@@ -1,4 +1,4 @@
-"""The five findings of the paper: what is asked, what the paper claims, and what a measurement must show to say the same.
+"""The five findings of the paper: what is asked, what the paper claims, and how a verdict comes about.
 
 A verdict is computed from the results and never written by hand. It rests on checks, each of which holds or not by a
 significance test over queries and in all seeds: a finding is ``reproduced`` where all hold, ``not reproduced`` where
@@ -74,7 +74,7 @@ FINDINGS = {
             "F5",
             "final model",
             "What has the retrofitted model gained over its base, and what has it lost?",
-            "A small retrofitted model reaches 60.56 on MMTEB multilingual retrieval, as 7B models do (59.44 and 60.08), "
+            "A small retrofitted model reaches 60.56 on MMTEB multilingual retrieval, as 7B models do (59.44, 60.08), "
             "and gains 1.15 on MMTEB overall; LoRA keeps it cheap.",
             ("final",),
             "F5_final",

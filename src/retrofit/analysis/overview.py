@@ -6,6 +6,7 @@ It needs nothing but itself, and is made from the results of sweeps alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,34 @@ from retrofit.analysis.verdicts import told_p, verdict
 from retrofit.artefacts import write_text
 from retrofit.errors import UserError
 
+PAGE = "report.html"
 SHADES = 4
 """Shades of a heat map on each side of zero."""
 
 _SIGNS = {REPRODUCED: "✓", PARTLY: "◐", NOT_MEASURED: "–"}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What has been written.
+
+    Attributes:
+        page: the HTML file.
+        figures: the files of the main figures.
+        verdicts: of the findings that the page is about, in words, by id.
+    """
+
+    page: Path
+    figures: tuple[Path, ...]
+    verdicts: dict[str, str]
+
+
+def show_written(written: Written) -> None:
+    """Print the verdicts, and where page and figures are."""
+    for id_, said in written.verdicts.items():
+        print(f"{id_} {FINDINGS[id_].name}: {said}")
+    for path in (*written.figures, written.page):
+        print(path)
 
 
 def read_experiments(folder: Path) -> dict[str, SweepResults]:
@@ -45,7 +70,7 @@ def read_experiments(folder: Path) -> dict[str, SweepResults]:
     return {id_: SweepResults.read(path) for id_, path in folders.items() if (path / "results.csv").is_file()}
 
 
-def write_findings(experiments: Path, page: Path) -> list[Path]:
+def write_findings(experiments: Path, page: Path) -> Written:
     """Draw the figure of each finding into its folder and write the page of all of them; return what was written.
 
     Args:
@@ -65,10 +90,10 @@ def write_findings(experiments: Path, page: Path) -> list[Path]:
     ]
     sections = [_finding(id_, found.get(id_), figures.get(id_)) for id_ in FINDINGS]
     write_text(page, _render("What the paper found, and what was measured here", sections, found))
-    return [*written, page]
+    return Written(page, tuple(written), _verdicts(sections))
 
 
-def write_sweep(folder: Path, page: Path) -> list[Path]:
+def write_sweep(folder: Path, page: Path) -> Written:
     """Write the page of the sweeps whose results lie in a folder; return what was written.
 
     A sweep of the paper's findings has its figure and verdict; any other has its gains.
@@ -87,14 +112,24 @@ def write_sweep(folder: Path, page: Path) -> list[Path]:
     for sweep in results.sweeps:
         key = FINDING_OF_SWEEP.get(sweep, sweep)
         found[key] = results.of([name for name in results.sweeps if FINDING_OF_SWEEP.get(name, name) == key])
-    sections, written = [], []
+    sections: list[dict[str, Any]] = []
+    written: list[Path] = []
     for key, part in found.items():
-        figure = finding_figure(key, part) if key in FINDINGS else gains_figure(part, key)
-        sections.append(_finding(key, part, figure) if key in FINDINGS else _other(key, part, figure))
+        figure: Figure | None
+        if key in FINDINGS:
+            figure = finding_figure(key, part)
+            sections.append(_finding(key, part, figure))
+        else:
+            figure = gains_figure(part, key)
+            sections.append(_other(key, part, figure))
         if figure is not None and len(found) == 1:
             written += write_figure(figure, folder, wording(key))
     write_text(page, _render(f"Sweep {', '.join(words(sweep) for sweep in results.sweeps)}", sections, found))
-    return [*written, page]
+    return Written(page, tuple(written), _verdicts(sections))
+
+
+def _verdicts(sections: list[dict[str, Any]]) -> dict[str, str]:
+    return {section["id"]: section["verdict"] for section in sections if section["verdict"]}
 
 
 def _render(title: str, sections: list[dict[str, Any]], found: Mapping[str, SweepResults]) -> str:

@@ -41,7 +41,7 @@ def verdict(finding: str, results: SweepResults | None) -> Verdict:
         finding: its id.
         results: of its sweeps; None where there are none.
     """
-    missing = Verdict(NOT_MEASURED, "There are no results of this finding.", ())
+    missing = Verdict(NOT_MEASURED, f"There are no results in experiments/{FINDINGS[finding].folder} yet.", ())
     if results is None:
         return missing
     present = [sweep for sweep in FINDINGS[finding].sweeps if sweep in results.sweeps]
@@ -69,9 +69,9 @@ def diversity_effects(results: SweepResults, sweep: str) -> Effects | None:
 
 def told(contrast: Contrast) -> str:
     """Return a contrast in figures: difference, interval, seeds and p."""
-    interval = f"95% interval {signed(contrast.low)} to {signed(contrast.high)}"
+    interval = f"{signed(contrast.low)} to {signed(contrast.high)}"
     seeds = f"up in {contrast.seeds_up} of {contrast.seeds} seed{'s' if contrast.seeds != 1 else ''}"
-    p = "by the intervals of both gains" if math.isnan(contrast.p) else told_p(contrast.p)
+    p = "from the intervals of both gains" if math.isnan(contrast.p) else told_p(contrast.p)
     return f"{signed(contrast.difference)} ({interval}; {seeds}; {p})"
 
 
@@ -110,9 +110,9 @@ def _data_source(results: SweepResults) -> Verdict:
         checks.append(
             Check(f"parallel texts gain nothing, or less than half of it, on {read_as(group)}{figures}", hardly)
         )
-        if lifts:
-            rest = f", parallel texts {told(beside)}" if beside else ""
-            sentences.append(f"On {read_as(group)} synthetic pairs change the base by {told(lifts)}{rest}.")
+        if lifts and decisive:
+            rest = f", parallel texts by {told(beside)}" if beside else ""
+            sentences.append(f"Synthetic pairs change the base by {told(lifts)}{rest}, on {read_as(group)}.")
     return _verdict(checks, sentences)
 
 
@@ -123,16 +123,16 @@ def _data_scale(results: SweepResults) -> Verdict:
         if len(points) < 2:
             continue
         sizes = numbered(results, sweep, SIZE)
+        where = f" ({words(sweep)})"
         least, most = points[0], points[-1]
         for group in results.groups(sweep, [TRAINING]):
             grows = results.contrast(sweep, most, least, group)
             span = f"{sizes[most]:,.0f} pairs of each language gain more than {sizes[least]:,.0f} on {read_as(group)}"
             checks.append(_check(span, grows, decisive=sweep == "data_scale" or len(results.sweeps) == 1))
             if grows:
-                sentences.append(f"From {sizes[least]:,.0f} to {sizes[most]:,.0f} pairs of each language ({words(sweep)}"
-                                 f"), {read_as(group)} changes by {told(grows)}.")  # fmt: skip
+                sentences.append(f"From {sizes[least]:,.0f} to {sizes[most]:,.0f} pairs of each language the gain rises"
+                                 f" by {told(grows)}{where}.")  # fmt: skip
         fit = data_scale_fit(results, sweep)
-        where = f" ({words(sweep)})"
         if fit is None:
             checks.append(Check(f"the gain levels off{where}: too few amounts to fit a curve", None))
             continue
@@ -148,8 +148,8 @@ def _data_scale(results: SweepResults) -> Verdict:
 def told_plateau(fit: Saturation) -> str:
     """Return where a curve levels off, and how sure that is."""
     return (
-        f"reaches 95% of its asymptote of {signed(fit.asymptote)} at {_amount(fit.plateau, fit)} pairs of each language "
-        f"(95% interval over seeds {_amount(fit.low, fit)} to {_amount(fit.high, fit)})"
+        f"reaches 95% of its asymptote of {signed(fit.asymptote)} at {_amount(fit.plateau, fit)} pairs of each "
+        f"language (95% over seeds {_amount(fit.low, fit)} to {_amount(fit.high, fit)})"
     )
 
 
@@ -181,13 +181,14 @@ def _negatives(results: SweepResults) -> Verdict:
             checks.append(Check(says, any(contrast.better for contrast in contrasts), decisive=decisive))
             every = f"all {len(contrasts)} kinds do so ({_listed(ups) or 'none'} do)"
             checks.append(Check(f"{every} on {read_as(group)}", len(ups) == len(contrasts)))
-            lost = f"; below them: {_listed(downs)}" if downs else ""
-            sentences.append(f"On {read_as(group)}, {len(ups)} of {len(contrasts)} kinds of mined negatives improve over "
-                             f"in-batch ones, most of all {point_name(best.point)}: {told(best)}{lost}.")  # fmt: skip
+            lost = f"; significantly below them: {_listed(downs)}" if downs else ""
+            if decisive:
+                sentences.append(f"{len(ups)} of {len(contrasts)} kinds of mined negatives improve over in-batch ones; "
+                                 f"the best, {point_name(best.point)}, by {told(best)}{lost}.")  # fmt: skip
         stronger = results.contrast(sweep, teacher, weaker, group) if teacher and weaker else None
         checks.append(_check(f"a teacher mines better negatives than the model itself on {read_as(group)}", stronger))
-        if stronger:
-            sentences.append(f"Negatives of the teacher against those of the model itself: {told(stronger)}.")
+        if stronger and group in results.groups(sweep, [TRAINING]):
+            sentences.append(f"Those of a teacher change what the model's own do by {told(stronger)}.")
     return _verdict(checks, sentences)
 
 
@@ -202,11 +203,15 @@ def _diversity(results: SweepResults) -> Verdict:
         Check(f"more tasks add something: {_told_effect(tasks)}", _up(tasks)),
     ]
     return _verdict(checks, [
-        f"At equal budget, over all held-out queries: {words(tasks.name)} {_told_effect(tasks)}; "
-        f"{words(languages.name)} {_told_effect(languages)}; the difference {_told_effect(over)}; "
+        f"At equal budget, over all held-out queries, {_span(tasks, 'tasks')} add {_told_effect(tasks)}, "
+        f"{_span(languages, 'languages')} {_told_effect(languages)}; the difference is {_told_effect(over)}, the "
         f"interaction {_told_effect(effects.interaction)}, {told_p(effects.p_interaction)} for all its terms "
         f"({results.seeds(sweep)} seeds as blocks, {effects.degrees} degrees of freedom)."
     ])  # fmt: skip
+
+
+def _span(effect: Effect, what: str) -> str:
+    return f"from {effect.name.split(': ')[1]} {what}"
 
 
 def _up(effect: Effect) -> bool:
@@ -214,7 +219,7 @@ def _up(effect: Effect) -> bool:
 
 
 def _told_effect(effect: Effect) -> str:
-    return f"{signed(effect.estimate)} (95% interval {signed(effect.low)} to {signed(effect.high)}; {told_p(effect.p)})"
+    return f"{signed(effect.estimate)} ({signed(effect.low)} to {signed(effect.high)}; {told_p(effect.p)})"
 
 
 def _final(results: SweepResults) -> Verdict:
@@ -227,7 +232,7 @@ def _final(results: SweepResults) -> Verdict:
         decisive = group in results.groups(sweep, [TRAINING])
         checks.append(_check(f"{point_name(point)} gains over the base on {read_as(group)}", gain, decisive=decisive))
         if gain:
-            sentences.append(f"On {read_as(group)} the base changes by {told(gain)}.")
+            sentences.append(f"{read_as(group).capitalize()}: the base changes by {told(gain)}.")
     others = [results.gain(sweep, point, group) for group in results.groups(sweep, (RETENTION, ELSEWHERE))]
     measured = [gain for gain in others if gain]
     if measured:
@@ -244,7 +249,7 @@ def _final(results: SweepResults) -> Verdict:
 
 
 def _cost(results: SweepResults, sweep: str, lora: str | None, full: str | None, sentences: list[str]) -> list[Check]:
-    """Return whether LoRA is cheaper than training every weight, and as good; add what was measured to the sentences."""
+    """Return whether LoRA is cheaper than training every weight, and as good; add the figures to the sentences."""
     if not lora or not full:
         return [Check("LoRA costs less than training every weight, and is as good", None)]
     points = results.points[results.points["sweep"] == sweep]
