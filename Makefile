@@ -3,12 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test install lint types contracts tests format clean
+.PHONY: demo test report install lint types contracts tests format clean
 
 demo: install
 	$(BIN)/retrofit train experiment=embedded
 
 test: install lint types contracts tests
+
+# Every figure of the findings, and the page that has them all, from the results in experiments/.
+report: install
+	$(BIN)/retrofit report
 
 install: $(INSTALLED)
 

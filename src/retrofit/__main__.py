@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "measure a model, retrofit it, and measure what was gained and what was forgotten",
     "status": "show how far runs and sweeps are, what failed and why",
     "evaluate": "measure models side by side on BEIR folders",
+    "report": "draw what sweeps have found, and say which findings of the paper they reproduce",
     "inspect": "show what is in a selection of training data, and what was left out",
     "synthesize": "write queries for passages, filter them, and show them beside real ones",
     "mine": "find hard negatives for a selection, and measure how many are false",

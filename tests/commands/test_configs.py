@@ -236,9 +236,10 @@ def retrofit(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "command", ["train", "evaluate", "encode", "inspect", "mine", "search", "status", "synthesize"]
-)
+COMMANDS = ["train", "evaluate", "encode", "inspect", "mine", "report", "search", "status", "synthesize"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_and_job_configuration_print_and_leave_nothing(tmp_path: Path, command: str) -> None:
     shown = retrofit(tmp_path, command, "--help")
     assert shown.returncode == 0, shown.stderr

@@ -1,0 +1,99 @@
+"""How figures of sweeps are drawn: once, in the colours of paper, for a page, for a file of its own and as pixels.
+
+A page puts its own ink in place of the paper's, so that it can be light or dark; a file keeps the paper's, since what
+shows a file (a README, a slide) knows no style sheet.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from retrofit.analysis.figures import STYLE, WIDTH, svg
+from retrofit.artefacts import write_text, written_aside
+
+INK, SOFT, LINE, PAPER = "#1b1f24", "#57606a", "#d5d9df", "#ffffff"
+_ON_A_PAGE = {INK: "var(--ink)", SOFT: "var(--soft)", LINE: "var(--line)", PAPER: "var(--page)"}
+
+SERIES = (
+    "#3b7fc4", "#cf6a0c", "#2b9157", "#b5459b", "#8a6d3b", "#0b8f98", "#c43b3b", "#6b6fd6", "#76808a",
+)  # fmt: skip
+"""Told from each other, and from a light page and a dark one by a contrast of 3 and more."""
+
+MARKERS = "osD^vPX*h"
+"""One for each colour: no figure rests on colour alone."""
+
+PAPER_STYLE = STYLE | {
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": LINE,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": LINE,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.labelcolor": INK,
+}
+
+
+def on_paper() -> AbstractContextManager[None]:
+    """Return the context in which figures are drawn and written: the style of all of them."""
+    context: AbstractContextManager[None] = style.context(["default", PAPER_STYLE])
+    return context
+
+
+def panels(heights: Sequence[float], width: float = WIDTH) -> tuple[Figure, list[Axes]]:
+    """Return a figure of panels one below the other, as a phone needs them.
+
+    Args:
+        heights: of the panels with their labels, inches.
+        width: of all of them, inches.
+    """
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    grid = figure.subplots(len(heights), 1, height_ratios=list(heights), squeeze=False)
+    return figure, [axes for row in grid for axes in row]
+
+
+def page_svg(figure: Figure, name: str, label: str) -> str:
+    """Return a figure as an SVG element for a page, in the colours of the page.
+
+    Args:
+        figure: of :func:`panels`.
+        name: of the figure, unique in its page.
+        label: says what it shows to those who do not see it.
+    """
+    figure.patch.set_visible(False)
+    with on_paper():
+        text = svg(figure, name, html.escape(label))
+    figure.patch.set_visible(True)
+    for drawn, wanted in _ON_A_PAGE.items():
+        text = text.replace(drawn, wanted)
+    return text
+
+
+def write_figure(figure: Figure, folder: Path, label: str) -> list[Path]:
+    """Write ``figure.svg`` and ``figure.png`` into a folder and return their paths; the same figure, the same bytes."""
+    with on_paper():
+        buffer = io.StringIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
+        text = buffer.getvalue()
+        named = text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label)}" ', 1)
+        write_text(folder / "figure.svg", "\n".join(line.rstrip() for line in named.splitlines()) + "\n")
+        with written_aside(folder / "figure.png") as partial:
+            FigureCanvasAgg(figure).print_figure(partial, format="png", dpi=160, metadata={"Software": None})
+    return [folder / "figure.svg", folder / "figure.png"]

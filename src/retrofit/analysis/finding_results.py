@@ -1,0 +1,255 @@
+"""The measured results of sweeps, as the files of a folder hold them, and the comparisons that are read off them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from retrofit.analysis.significance import SIGNIFICANT
+from retrofit.errors import UserError, one_line
+
+BASE = "base"
+TRAINING, UNSEEN, RETENTION, ELSEWHERE = "training", "unseen_languages", "retention", "elsewhere"
+DOMAINS = {
+    TRAINING: "held out, languages trained on",
+    UNSEEN: "held out, other languages",
+    RETENTION: "retention",
+    ELSEWHERE: "elsewhere",
+}
+"""What the groups of results are measured on, as it is read."""
+
+HELD_OUT = (TRAINING, UNSEEN)
+SEVERAL = 2
+"""As many seeds are needed before anything is said to differ."""
+
+_TEXTS = ("sweep", "point", "group", "domain", "metric", "against", "language", "run", "commit")
+COLUMNS = {
+    "results": ["sweep", "point", "seed", "group", "domain", "metric", "queries", "base", "value", "gain"],
+    "points": ["sweep", "point", "seed", "run", "pairs", "steps", "training_seconds", "pairs_per_second",
+               "total_seconds", "commit"],
+    "comparison": ["sweep", "point", "group", "domain", "against", "seeds", "queries", "difference", "low", "high",
+                   "seeds_up", "p", "p_holm"],
+    "languages": ["sweep", "point", "group", "domain", "language", "queries", "base", "value", "gain"],
+    "curves": ["sweep", "point", "seed", "step", "loss"],
+}  # fmt: skip
+"""The columns of each file that are read; ``points.csv`` has one more for each axis of its sweeps."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How far a point of a sweep is from another, or from the base, in one group.
+
+    Attributes:
+        point: its label.
+        against: label of the other point, or ``base``.
+        group: the suite, or the part of one.
+        difference: mean over seeds and queries, of nDCG@10.
+        low: lower end of the 95% interval.
+        high: upper end.
+        seeds: how many both have.
+        seeds_up: in how many of them the point is above.
+        p: corrected by Holm's method; NaN where the two were compared only through their gains over the base: the
+            interval then spans from the ends of the two gains' intervals, and holds more than 95%.
+    """
+
+    point: str
+    against: str
+    group: str
+    difference: float
+    low: float
+    high: float
+    seeds: int
+    seeds_up: int
+    p: float
+
+    @property
+    def better(self) -> bool:
+        """Whether the point is significantly above, in all of several seeds."""
+        return self._significant and self.difference > 0 and self.low > 0 and self.seeds_up == self.seeds
+
+    @property
+    def worse(self) -> bool:
+        """Whether the point is significantly below, in all of several seeds."""
+        return self._significant and self.difference < 0 and self.high < 0 and self.seeds_up == 0
+
+    @property
+    def _significant(self) -> bool:
+        return self.seeds >= SEVERAL and (math.isnan(self.p) or self.p < SIGNIFICANT)
+
+
+@dataclass(frozen=True)
+class SweepResults:
+    """What the runs of one or several sweeps came to.
+
+    Attributes:
+        folder: of the files.
+        results: a row for each run and group: ``base``, ``value`` and ``gain`` of nDCG@10.
+        points: a row for each run: what it cost.
+        comparison: a row for each point, group and what it is compared with.
+        languages: a row for each point, group and language; means over seeds.
+        curves: the training loss by run and step.
+        environment: ``commit``, ``packages``, ``machine`` and ``commands``.
+    """
+
+    folder: Path
+    results: pd.DataFrame
+    points: pd.DataFrame
+    comparison: pd.DataFrame
+    languages: pd.DataFrame
+    curves: pd.DataFrame
+    environment: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> SweepResults:
+        """Return the results of a folder.
+
+        Raises:
+            UserError: a file is missing, cannot be read, or lacks a column.
+        """
+        tables = {name: _table(folder / f"{name}.csv", columns) for name, columns in COLUMNS.items()}
+        return cls(folder=folder, environment=_environment(folder / "environment.json"), **tables)
+
+    @property
+    def sweeps(self) -> list[str]:
+        """The sweeps, in the order of the file."""
+        return list(dict.fromkeys(self.results["sweep"]))
+
+    def of(self, sweeps: Iterable[str]) -> SweepResults:
+        """Return the results of some of the sweeps."""
+        wanted = list(sweeps)
+        tables = {name: getattr(self, name) for name in COLUMNS}
+        tables = {name: table[table["sweep"].isin(wanted)] for name, table in tables.items()}
+        return SweepResults(folder=self.folder, environment=self.environment, **tables)
+
+    def labels(self, sweep: str) -> list[str]:
+        """Return the points of a sweep: by the numbers in their labels where there are any, else as in the file."""
+        labels = dict.fromkeys(self.results.loc[self.results["sweep"] == sweep, "point"])
+        return sorted(labels, key=lambda label: [_number(value) for value in axes(label).values()])
+
+    def groups(self, sweep: str, domains: Iterable[str] = DOMAINS) -> list[str]:
+        """Return the groups of some domains that a sweep was measured on, by domain and as in the file."""
+        rows = self.results[self.results["sweep"] == sweep]
+        return [group for domain in domains for group in dict.fromkeys(rows.loc[rows["domain"] == domain, "group"])]
+
+    def seeds(self, sweep: str) -> int:
+        """Return how many seeds a sweep has."""
+        return int(self.results.loc[self.results["sweep"] == sweep, "seed"].nunique())
+
+    def run_gains(self, sweep: str, domains: Iterable[str]) -> pd.DataFrame:
+        """Return ``point``, ``seed``, ``gain`` of each run: over the groups of some domains, each by its queries.
+
+        So points that were trained on different languages are compared on the same queries: what is a language trained
+        on for one is another language for the other.
+        """
+        rows = self.results[(self.results["sweep"] == sweep) & self.results["domain"].isin(list(domains))]
+        rows = rows.assign(weighted=rows["gain"] * rows["queries"])
+        sums = rows.groupby(["point", "seed"], sort=False)[["weighted", "queries"]].sum().reset_index()
+        sums["gain"] = sums["weighted"] / sums["queries"]
+        return sums[["point", "seed", "gain"]]
+
+    def gain(self, sweep: str, point: str, group: str) -> Contrast | None:
+        """Return a point against the base in a group; None where it was not measured."""
+        return self._compared(sweep, point, BASE, group)
+
+    def contrast(self, sweep: str, point: str, against: str, group: str) -> Contrast | None:
+        """Return a point against another in a group; None where one of them was not measured.
+
+        Two points that the file does not compare are compared through their gains over the base.
+        """
+        direct = self._compared(sweep, point, against, group)
+        if direct is not None:
+            return direct
+        turned = self._compared(sweep, against, point, group)
+        if turned is not None:
+            return Contrast(point, against, group, -turned.difference, -turned.high, -turned.low, turned.seeds,
+                            turned.seeds - turned.seeds_up, turned.p)  # fmt: skip
+        ours, theirs = self.gain(sweep, point, group), self.gain(sweep, against, group)
+        if ours is None or theirs is None:
+            return None
+        rows = self.results[(self.results["sweep"] == sweep) & (self.results["group"] == group)]
+        gains = rows.pivot_table(index="seed", columns="point", values="gain")[[point, against]].dropna()
+        return Contrast(
+            point, against, group, ours.difference - theirs.difference, ours.low - theirs.high, ours.high - theirs.low,
+            len(gains), int((gains[point] > gains[against]).sum()), math.nan,
+        )  # fmt: skip
+
+    def _compared(self, sweep: str, point: str, against: str, group: str) -> Contrast | None:
+        table = self.comparison
+        rows = table[
+            (table["sweep"] == sweep)
+            & (table["point"] == point)
+            & (table["against"] == against)
+            & (table["group"] == group)
+        ]
+        if rows.empty:
+            return None
+        row = rows.iloc[0]
+        return Contrast(
+            point, against, group, float(row["difference"]), float(row["low"]), float(row["high"]), int(row["seeds"]),
+            int(row["seeds_up"]), float(row["p_holm"]),
+        )  # fmt: skip
+
+
+def axes(label: str) -> dict[str, str]:
+    """Return the axes of a point's label and their values: ``n_tasks=2, n_languages=4`` has two."""
+    return dict(part.split("=", 1) for part in label.split(", ") if "=" in part)
+
+
+def numbered(results: SweepResults, sweep: str, axis: str) -> dict[str, float]:
+    """Return the points of a sweep that have a number on an axis, and that number, in rising order."""
+    found = {label: _number(axes(label).get(axis, "")) for label in results.labels(sweep)}
+    return dict(sorted(((label, n) for label, n in found.items() if n < math.inf), key=lambda item: item[1]))
+
+
+def valued(results: SweepResults, sweep: str, *values: str) -> str | None:
+    """Return the point of a sweep whose only axis has one of some values; None where there is none."""
+    return next((label for label in results.labels(sweep) if [*axes(label).values()] in [[v] for v in values]), None)
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return math.inf  # a stable sort keeps words in the order of the file, behind all numbers
+
+
+def _table(path: Path, columns: list[str]) -> pd.DataFrame:
+    try:
+        header = pd.read_csv(path, nrows=0).columns
+        missing = [name for name in columns if name not in header]
+        if missing:
+            raise ValueError(f"no column {missing[0]!r}")
+        # Texts as they stand: pandas would take a language spelled "NA" for a missing value.
+        texts = [name for name in header if name in _TEXTS or name not in columns]
+        numbers = {name: ["", "nan", "NaN"] for name in header if name not in texts}
+        frame: pd.DataFrame = pd.read_csv(
+            path, dtype=dict.fromkeys(texts, str) | dict.fromkeys(numbers, float), keep_default_na=False,
+            na_values=numbers,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: 'retrofit report sweep=NAME' writes it from the runs of a sweep") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {one_line(error)[:200]}; 'retrofit report sweep=NAME' writes it "
+                        "anew") from error  # fmt: skip
+    if "metric" in frame:
+        frame = frame[frame["metric"] == "ndcg_at_10"]
+    return frame.astype({name: int for name in ("seed",) if name in frame})
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, Mapping):
+            raise ValueError("expected a mapping")
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: 'retrofit report sweep=NAME' writes it from the runs of a sweep") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {one_line(error)[:200]}; 'retrofit report sweep=NAME' writes it "
+                        "anew") from error  # fmt: skip
+    return {"commit": "", "packages": {}, "machine": {}, "commands": []} | dict(value)

@@ -1,0 +1,292 @@
+"""What measured results say about each finding: the rules, and the sentences that are made of the figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+from retrofit.analysis.effects import Effect, Effects, factorial_effects
+from retrofit.analysis.figures import signed
+from retrofit.analysis.finding_results import (
+    DOMAINS,
+    ELSEWHERE,
+    HELD_OUT,
+    RETENTION,
+    SEVERAL,
+    TRAINING,
+    Contrast,
+    SweepResults,
+    axes,
+    numbered,
+    valued,
+)
+from retrofit.analysis.findings import FINDINGS, NOT_MEASURED, Check, Verdict
+from retrofit.analysis.pages import words
+from retrofit.analysis.saturation import Saturation, saturation
+
+HARDLY = 0.5
+"""A source gains hardly anything where it gains less than this share of what the other does."""
+
+ENOUGH = 4_000
+"""Examples of each language beyond which the paper found little."""
+
+MINED = ("bm25", "dense", "dense_filtered", "refreshed", "teacher")
+SIZE, TASKS, LANGUAGES = "pairs_per_language", "n_tasks", "n_languages"
+
+
+def verdict(finding: str, results: SweepResults | None) -> Verdict:
+    """Return what results say about a finding.
+
+    Args:
+        finding: its id.
+        results: of its sweeps; None where there are none.
+    """
+    missing = Verdict(NOT_MEASURED, f"There are no results in experiments/{FINDINGS[finding].folder} yet.", ())
+    if results is None:
+        return missing
+    present = [sweep for sweep in FINDINGS[finding].sweeps if sweep in results.sweeps]
+    measured = [sweep for sweep in present if results.seeds(sweep) >= SEVERAL]
+    if present and not measured:
+        return Verdict(NOT_MEASURED, "There is one seed only, which tells no finding from chance.", ())
+    return RULES[finding](results.of(measured)) if measured else missing
+
+
+def data_scale_fit(results: SweepResults, sweep: str) -> Saturation | None:
+    """Return the curve through the gains of a sweep over amounts of data, in what was trained on."""
+    runs = results.run_gains(sweep, [TRAINING])
+    runs = runs.assign(n=runs["point"].map(numbered(results, sweep, SIZE))).dropna()
+    return saturation(runs) if len(runs) else None
+
+
+def diversity_effects(results: SweepResults, sweep: str) -> Effects | None:
+    """Return what more tasks and more languages do, over all held-out queries."""
+    runs = results.run_gains(sweep, HELD_OUT)
+    for axis in (TASKS, LANGUAGES):
+        runs[axis] = runs["point"].map(numbered(results, sweep, axis))
+    runs = runs.dropna()
+    return factorial_effects(runs, TASKS, LANGUAGES) if len(runs) else None
+
+
+def told(contrast: Contrast) -> str:
+    """Return a contrast in figures: difference, interval, seeds and p."""
+    interval = f"{signed(contrast.low)} to {signed(contrast.high)}"
+    seeds = f"up in {contrast.seeds_up} of {contrast.seeds} seed{'s' if contrast.seeds != 1 else ''}"
+    p = "from the intervals of both gains" if math.isnan(contrast.p) else told_p(contrast.p)
+    return f"{signed(contrast.difference)} ({interval}; {seeds}; {p})"
+
+
+def told_p(p: float) -> str:
+    """Return a corrected p-value in words."""
+    return "p < .001" if p < 0.001 else f"p = {p:.3f}".replace("0.", ".", 1)
+
+
+def point_name(label: str) -> str:
+    """Return a point as it is read: the value of its only axis, or all of them."""
+    values = axes(label)
+    return words(next(iter(values.values()))) if len(values) == 1 else words(label)
+
+
+def read_as(group: str) -> str:
+    """Return a group as it is read."""
+    names = {"held_out, seen": DOMAINS[TRAINING], "held_out, unseen": "held out, other languages"}
+    return names.get(group, words(group))
+
+
+def _data_source(results: SweepResults) -> Verdict:
+    (sweep,) = results.sweeps
+    synthetic, parallel = valued(results, sweep, "synthetic"), valued(results, sweep, "bitext", "parallel")
+    checks, sentences = [], []
+    for group in results.groups(sweep, HELD_OUT):
+        decisive = group in results.groups(sweep, [TRAINING])
+        lifts = results.gain(sweep, synthetic, group) if synthetic else None
+        beside = results.gain(sweep, parallel, group) if parallel else None
+        over = results.contrast(sweep, synthetic, parallel, group) if synthetic and parallel else None
+        checks.append(_check(f"synthetic pairs gain over the base on {read_as(group)}", lifts, decisive=decisive))
+        checks.append(_check(f"synthetic pairs gain more than parallel texts on {read_as(group)}", over))
+        hardly = None
+        if lifts and beside:
+            hardly = lifts.better and (not beside.better or beside.difference < HARDLY * lifts.difference)
+        figures = f": {told(beside)}" if beside else ""
+        checks.append(
+            Check(f"parallel texts gain nothing, or less than half of it, on {read_as(group)}{figures}", hardly)
+        )
+        if lifts and decisive:
+            rest = f", parallel texts by {told(beside)}" if beside else ""
+            sentences.append(f"Synthetic pairs change the base by {told(lifts)}{rest}, on {read_as(group)}.")
+    return _verdict(checks, sentences)
+
+
+def _data_scale(results: SweepResults) -> Verdict:
+    checks, sentences = [], []
+    for sweep in results.sweeps:
+        points = list(numbered(results, sweep, SIZE))
+        if len(points) < 2:
+            continue
+        sizes = numbered(results, sweep, SIZE)
+        where = f" ({words(sweep)})"
+        least, most = points[0], points[-1]
+        for group in results.groups(sweep, [TRAINING]):
+            grows = results.contrast(sweep, most, least, group)
+            span = f"{sizes[most]:,.0f} pairs of each language gain more than {sizes[least]:,.0f} on {read_as(group)}"
+            checks.append(_check(span, grows, decisive=sweep == "data_scale" or len(results.sweeps) == 1))
+            if grows:
+                sentences.append(f"From {sizes[least]:,.0f} to {sizes[most]:,.0f} pairs of each language the gain rises"
+                                 f" by {told(grows)}{where}.")  # fmt: skip
+        fit = data_scale_fit(results, sweep)
+        if fit is None:
+            checks.append(Check(f"the gain levels off{where}: too few amounts to fit a curve", None))
+            continue
+        figures = told_plateau(fit)
+        checks.append(Check(f"the gain levels off within what was measured{where}: {figures}", fit.reached))
+        checks.append(
+            Check(f"it does so by about {ENOUGH:,} pairs of each language{where}: {figures}", fit.plateau <= ENOUGH)
+        )
+        sentences.append(f"A saturating curve ({fit.form}, R² {fit.explained:.2f}) {figures}.")
+    return _verdict(checks, sentences)
+
+
+def told_plateau(fit: Saturation) -> str:
+    """Return where a curve levels off, and how sure that is."""
+    return (
+        f"reaches 95% of its asymptote of {signed(fit.asymptote)} at {_amount(fit.plateau, fit)} pairs of each "
+        f"language (95% over seeds {_amount(fit.low, fit)} to {_amount(fit.high, fit)})"
+    )
+
+
+def _amount(n: float, fit: Saturation) -> str:
+    least, most = fit.measured
+    if n > 10 * most:  # so far outside of what was measured that the number itself says nothing
+        return f"more than {10 * most:,.0f}"
+    return f"at most {least:,.0f}" if n <= least else f"{n:,.0f}"
+
+
+def _negatives(results: SweepResults) -> Verdict:
+    sweep = "negatives"
+    if sweep not in results.sweeps:
+        return _verdict([], [])
+    in_batch, teacher = valued(results, sweep, "in_batch"), valued(results, sweep, "teacher")
+    weaker = valued(results, sweep, "dense")
+    mined = [label for label in (valued(results, sweep, kind) for kind in MINED) if label]
+    checks, sentences = [], []
+    for group in results.groups(sweep, HELD_OUT):
+        found = [results.contrast(sweep, label, in_batch, group) for label in mined] if in_batch else []
+        contrasts = [contrast for contrast in found if contrast]
+        if contrasts:
+            best = max(contrasts, key=lambda contrast: contrast.difference)
+            ups = [point_name(contrast.point) for contrast in contrasts if contrast.better]
+            downs = [point_name(contrast.point) for contrast in contrasts if contrast.worse]
+            says = f"some mined negatives improve over in-batch ones on {read_as(group)}: the best are "
+            says += f"{point_name(best.point)}, {told(best)}"
+            decisive = group in results.groups(sweep, [TRAINING])
+            checks.append(Check(says, any(contrast.better for contrast in contrasts), decisive=decisive))
+            every = f"all {len(contrasts)} kinds do so ({_listed(ups) or 'none'} do)"
+            checks.append(Check(f"{every} on {read_as(group)}", len(ups) == len(contrasts)))
+            lost = f"; significantly below them: {_listed(downs)}" if downs else ""
+            if decisive:
+                sentences.append(f"{len(ups)} of {len(contrasts)} kinds of mined negatives improve over in-batch ones; "
+                                 f"the best, {point_name(best.point)}, by {told(best)}{lost}.")  # fmt: skip
+        stronger = results.contrast(sweep, teacher, weaker, group) if teacher and weaker else None
+        checks.append(_check(f"a teacher mines better negatives than the model itself on {read_as(group)}", stronger))
+        if stronger and group in results.groups(sweep, [TRAINING]):
+            sentences.append(f"Those of a teacher change what the model's own do by {told(stronger)}.")
+    return _verdict(checks, sentences)
+
+
+def _diversity(results: SweepResults) -> Verdict:
+    (sweep,) = results.sweeps
+    effects = diversity_effects(results, sweep)
+    if effects is None:
+        return _verdict([], [])
+    over, tasks, languages = effects.first_over_second, effects.first, effects.second
+    checks = [
+        Check(f"more tasks add more than more languages: {_told_effect(over)}", _up(over), decisive=True),
+        Check(f"more tasks add something: {_told_effect(tasks)}", _up(tasks)),
+    ]
+    return _verdict(checks, [
+        f"At equal budget, over all held-out queries, {_span(tasks, 'tasks')} add {_told_effect(tasks)}, "
+        f"{_span(languages, 'languages')} {_told_effect(languages)}; the difference is {_told_effect(over)}, the "
+        f"interaction {_told_effect(effects.interaction)}, {told_p(effects.p_interaction)} for all its terms "
+        f"({results.seeds(sweep)} seeds as blocks, {effects.degrees} degrees of freedom)."
+    ])  # fmt: skip
+
+
+def _span(effect: Effect, what: str) -> str:
+    return f"from {effect.name.split(': ')[1]} {what}"
+
+
+def _up(effect: Effect) -> bool:
+    return effect.significant and effect.estimate > 0
+
+
+def _told_effect(effect: Effect) -> str:
+    return f"{signed(effect.estimate)} ({signed(effect.low)} to {signed(effect.high)}; {told_p(effect.p)})"
+
+
+def _final(results: SweepResults) -> Verdict:
+    (sweep,) = results.sweeps
+    lora, full = valued(results, sweep, "lora"), valued(results, sweep, "full")
+    point = lora or full or results.labels(sweep)[0]
+    checks, sentences = [], []
+    for group in results.groups(sweep, HELD_OUT):
+        gain = results.gain(sweep, point, group)
+        decisive = group in results.groups(sweep, [TRAINING])
+        checks.append(_check(f"{point_name(point)} gains over the base on {read_as(group)}", gain, decisive=decisive))
+        if gain:
+            sentences.append(f"{read_as(group).capitalize()}: the base changes by {told(gain)}.")
+    others = [results.gain(sweep, point, group) for group in results.groups(sweep, (RETENTION, ELSEWHERE))]
+    measured = [gain for gain in others if gain]
+    if measured:
+        risen = [read_as(gain.group) for gain in measured if gain.better]
+        fallen = [read_as(gain.group) for gain in measured if gain.worse]
+        says = f"nothing falls of {len(measured)} suites of retention and elsewhere: {_listed(fallen) or 'none'} fell"
+        checks.append(Check(says, not fallen))
+        sentences.append(f"Of {len(measured)} suites it was not trained for, {len(risen)} rise and {len(fallen)} fall "
+                         f"significantly{f' ({_listed(fallen)})' if fallen else ''}.")  # fmt: skip
+    checks += _cost(results, sweep, lora, full, sentences)
+    checks.append(Check("it does on MMTEB retrieval what models of 7B do: MMTEB was not measured", None))
+    sentences.append("Models of 7B and MMTEB were not measured.")
+    return _verdict(checks, sentences)
+
+
+def _cost(results: SweepResults, sweep: str, lora: str | None, full: str | None, sentences: list[str]) -> list[Check]:
+    """Return whether LoRA is cheaper than training every weight, and as good; add the figures to the sentences."""
+    if not lora or not full:
+        return [Check("LoRA costs less than training every weight, and is as good", None)]
+    points = results.points[results.points["sweep"] == sweep]
+    seconds = points.pivot_table(index="seed", columns="point", values="training_seconds")[[lora, full]].dropna()
+    checks = []
+    if len(seconds):
+        times = f"{seconds[lora].mean():,.0f} against {seconds[full].mean():,.0f} seconds of training"
+        checks.append(Check(f"LoRA trains faster than full fine-tuning in every seed: {times}",
+                            bool((seconds[lora] < seconds[full]).all())))  # fmt: skip
+        sentences.append(f"LoRA takes {times} for all weights.")
+    for group in results.groups(sweep, [TRAINING]):
+        beside = results.contrast(sweep, lora, full, group)
+        if beside:
+            checks.append(Check(f"LoRA is not worse than full fine-tuning on {read_as(group)}: {told(beside)}",
+                                not beside.worse))  # fmt: skip
+            sentences.append(f"Against full fine-tuning it is at {told(beside)} on {read_as(group)}.")
+    return checks
+
+
+def _check(says: str, contrast: Contrast | None, decisive: bool = False) -> Check:
+    if contrast is None or contrast.seeds < SEVERAL:
+        return Check(says, None, decisive)
+    return Check(f"{says}: {told(contrast)}", contrast.better, decisive)
+
+
+def _verdict(checks: list[Check], sentences: list[str]) -> Verdict:
+    return Verdict.from_checks(checks, " ".join(sentences) or "What decides it has not been measured.")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+RULES: dict[str, Callable[[SweepResults], Verdict]] = {
+    "F1": _data_source,
+    "F2": _data_scale,
+    "F3": _negatives,
+    "F4": _diversity,
+    "F5": _final,
+}
