@@ -40,10 +40,10 @@ class Workplace:
             "PYTHONIOENCODING": "utf-8",
         }  # fmt: skip
 
-    def train(self, *overrides: str) -> subprocess.CompletedProcess[str]:
+    def train(self, *overrides: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*overrides), capture_output=True, encoding="utf-8", cwd=self.path, timeout=600, check=False,
-            env=self.environment,
+            env=environment or self.environment,
         )  # fmt: skip
 
     def run(self, experiment: str = "train") -> Path:
