@@ -6,6 +6,8 @@ import struct
 from collections.abc import Iterable
 
 SPECIAL = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0)]
+KINDS = {"<unk>": 2, "<s>": 3, "</s>": 3}
+"""What SentencePiece says of a piece that stands for no text: 2 is the unknown one, 3 a control piece; 5 is unused."""
 PIECES = [*SPECIAL, ("▁", -4.0), ("▁ab", -1.0), ("a", -3.0), ("b", -3.0), ("c", -2.0)]
 
 # A table without replacements: a double array in which no byte leads anywhere.
@@ -18,9 +20,11 @@ def field(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2]) + size + content
 
 
-def piece(text: str, score: float) -> bytes:
-    """The field of a piece."""
-    return field(1, field(1, text.encode()) + bytes([2 << 3 | 5]) + struct.pack("<f", score))
+def piece(text: str, score: float, kind: int | None = None) -> bytes:
+    """The field of a piece; a kind that is not given is that of the text, or none."""
+    kind = kind or KINDS.get(text)
+    of_kind = b"" if kind is None else bytes([3 << 3, kind])
+    return field(1, field(1, text.encode()) + bytes([2 << 3 | 5]) + struct.pack("<f", score) + of_kind)
 
 
 def sentencepiece_model(pieces: Iterable[tuple[str, float]] = PIECES, table: bytes = NO_REPLACEMENTS) -> bytes:

@@ -59,14 +59,20 @@ def test_the_tokenizer_takes_the_likeliest_pieces_and_extra_blanks_away() -> Non
     assert tokenizer.encode("").ids == [1, 2]
 
 
-def test_the_table_of_the_normaliser_replaces_characters() -> None:
-    # A double array of 32-bit units: bits 0 to 7 are a byte of the key, 8 says that a value follows, 10 to 30 lead on.
+def table_of_a(replacement: int) -> bytes:
+    """A table that replaces A by what begins at a place of "ab", and its end, as a double array of 32-bit units.
+
+    Bits 0 to 7 are a byte of the key, 8 says that a value follows, 10 to 30 lead on.
+    """
     units = [0] * 512
     units[0] = 256 << 10
     units[256 ^ ord("A")] = 1 << 10 | 1 << 8 | ord("A")
-    units[256 ^ ord("A") ^ 1] = 1 << 31  # the value: where in the replacements that of A begins
-    table = struct.pack("<I", 4 * len(units)) + struct.pack(f"<{len(units)}I", *units) + b"ab\0"
-    tokenizer = unigram_tokenizer(sentencepiece_model(table=table))
+    units[256 ^ ord("A") ^ 1] = 1 << 31 | replacement
+    return struct.pack("<I", 4 * len(units)) + struct.pack(f"<{len(units)}I", *units) + b"ab\0"
+
+
+def test_the_table_of_the_normaliser_replaces_characters() -> None:
+    tokenizer = unigram_tokenizer(sentencepiece_model(table=table_of_a(0)))
     assert tokenizer.encode("A c").ids == tokenizer.encode("ab c").ids == [1, 4, 3, 7, 2]
     assert unigram_tokenizer(sentencepiece_model()).encode("A c").ids == [1, 3, 0, 3, 7, 2]
 
@@ -76,6 +82,19 @@ def test_a_piece_without_a_score_has_none_to_lose() -> None:
     pieces = b"".join(piece(*each) for each in PIECES)
     model = pieces + field(1, field(1, "▁abc".encode())) + sentencepiece_model([])
     assert unigram_tokenizer(model).encode("abc").ids == [1, len(PIECES), 2]
+
+
+@pytest.mark.parametrize("text", ["<s>", "</s>", "<unk>", "ab </s> c", "<s>ab", "<mask>", "▁x", "c<unk>"])
+def test_what_is_no_text_to_the_model_is_not_found_in_texts(text: str) -> None:
+    """A text may well write a control piece: its characters are pieces like any."""
+    letters = [(letter, -3.0) for letter in "<>/abcsunkm"]
+    pieces = [piece(*each) for each in (*SPECIAL, ("▁", -4.0), *letters)]
+    extra = [piece("<mask>", 0.0, kind=3), piece("▁x", 0.0, kind=5)]
+    tokenizer = unigram_tokenizer(b"".join([*pieces, *extra]) + sentencepiece_model([]))
+    ids = {name: number for number, (name, _) in enumerate([*SPECIAL, ("▁", -4.0), *letters])}
+    words = ["▁" + word.removeprefix("▁") for word in text.split()]
+    expected = [ids.get(letter, 0) for letter in "".join(words)]
+    assert tokenizer.encode(text).ids == [1, *expected, 2]
 
 
 OTHER_FIELDS = st.one_of(
@@ -103,6 +122,19 @@ def test_a_file_that_ends_too_early_is_refused_wherever_it_ends() -> None:
             unigram_tokenizer(model[:end])
 
 
+@given(st.data())
+def test_a_model_with_any_changed_byte_is_refused_in_one_line_or_read(data: st.DataObject) -> None:
+    model = bytearray(sentencepiece_model())
+    for place in data.draw(st.lists(st.integers(0, len(model) - 1), min_size=1, max_size=4)):
+        model[place] = data.draw(st.integers(0, 255))
+    try:
+        tokenizer = unigram_tokenizer(bytes(model))
+    except UserError as error:
+        assert "\n" not in str(error)  # noqa: PT017 -- it may be raised
+    else:
+        assert tokenizer.encode("abc").ids[0] == 1
+
+
 @pytest.mark.parametrize(
     "damaged",
     [
@@ -114,6 +146,19 @@ def test_a_file_that_ends_too_early_is_refused_wherever_it_ends() -> None:
         sentencepiece_model([*SPECIAL[:1], *SPECIAL[:0:-1]]),
         field(1, field(1, b"\xff")) + sentencepiece_model(),
         field(1, field(1, b"x") + field(2, b"score")) + sentencepiece_model(),
+        sentencepiece_model() + field(1, b""),
+        sentencepiece_model() + field(1, field(2, b"1234")),
+        sentencepiece_model() + field(1, field(1, b"x") + field(3, b"")),
+        sentencepiece_model() + bytes([9 << 3]) + b"\xff" * 11 + b"\x01",
+        sentencepiece_model(table=struct.pack("<I", 64) + bytes(64)),
+        sentencepiece_model(table=struct.pack("<2I", 1024, 512 << 10) + bytes(1020)),
+        sentencepiece_model(table=b""),
+        sentencepiece_model(table=b"abc"),
+        sentencepiece_model(table=struct.pack("<I", 2**31) + bytes(64)),
+        sentencepiece_model(table=struct.pack("<I", 64) + bytes(64) + b"\xff\0"),
+        sentencepiece_model(table=table_of_a(3)),
+        sentencepiece_model([*PIECES, ("d", float("nan"))]),
+        sentencepiece_model([*PIECES, ("d", float("inf"))]),
     ],
 )
 def test_a_damaged_model_is_one_line(damaged: bytes) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from tests.models.sentencepiece_files import sentencepiece_model
 
 from retrofit.artefacts import default_cache
+from retrofit.errors import UserError
 from retrofit.models.sentencepiece_tokenizer import unigram_tokenizer
 from retrofit.models.universal_sentence_encoder import (
     ConvolutionalEncoder,
@@ -95,3 +98,30 @@ def test_the_wheel_finds_translations() -> None:
     )
     assert scores.argmax(axis=1).tolist() == [0, 1, 2]
     assert scores.diagonal().min() > 0.5
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "tokenizer.json"])
+@pytest.mark.parametrize("content", [b"", b"not what it was", b"{}", b"PK\x03\x04 and no more"])
+def test_a_damaged_file_of_the_cache_is_one_line_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    np.savez(tmp_path / "weights.npz", **{key: array.numpy() for key, array in small_weights().items()})
+    unigram_tokenizer(sentencepiece_model()).save(str(tmp_path / "tokenizer.json"))
+    monkeypatch.setattr(UniversalSentenceEncoder, "folder", tmp_path)
+    model = UniversalSentenceEncoder(tmp_path)
+    assert model.load().encode(["ab"], "query", 9, "float32", "").shape == (1, D)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"^[^\n]*{tmp_path.name}/{name}: damaged[^\n]*delete[^\n]*$"):
+        model.load()
+    if name == "weights.npz":
+        with pytest.raises(UserError, match="damaged"):
+            _ = model.size
+
+
+def test_weights_that_lack_one_are_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = {key: array.numpy() for key, array in small_weights().items() if key != "d3"}
+    np.savez(tmp_path / "weights.npz", **arrays)
+    unigram_tokenizer(sentencepiece_model()).save(str(tmp_path / "tokenizer.json"))
+    monkeypatch.setattr(UniversalSentenceEncoder, "folder", tmp_path)
+    with pytest.raises(UserError, match="damaged"):
+        UniversalSentenceEncoder(tmp_path).load()

