@@ -52,6 +52,32 @@ def test_texts_are_cut_where_sentence_transformers_cuts_them(
     assert SentenceTransformer(str(folder), device="cpu").max_seq_length == expected
 
 
+@pytest.mark.parametrize("name", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
+def test_the_settings_of_older_folders_are_read_as_sentence_transformers_reads_them(folder: Path, name: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    older = folder / f"sentence_{name}_config.json"
+    (folder / "sentence_bert_config.json").rename(older)
+    change(older, {"max_seq_length": 50})
+    settings = bi_encoder_settings(folder)
+    assert settings is not None
+    assert settings["max_length"] == 50
+    assert SentenceTransformer(str(folder), device="cpu").max_seq_length == 50
+    change(older, {"do_lower_case": True})
+    assert bi_encoder_settings(folder) is None
+
+
+def test_of_several_files_of_settings_the_first_that_says_something_holds(folder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    for name, length in (("xlnet", 30), ("albert", 40)):
+        (folder / f"sentence_{name}_config.json").write_text(json.dumps({"max_seq_length": length}), encoding="utf-8")
+    (folder / "sentence_bert_config.json").write_text("{}", encoding="utf-8")
+    settings = bi_encoder_settings(folder)
+    assert settings is not None
+    assert settings["max_length"] == SentenceTransformer(str(folder), device="cpu").max_seq_length == 40
+
+
 def test_a_model_without_a_limit_or_with_a_decoder_is_no_plain_bi_encoder(folder: Path) -> None:
     assert bi_encoder_settings(folder) is not None
     change(folder / "config.json", {"is_encoder_decoder": True})

@@ -12,6 +12,12 @@ from retrofit.models.prompts import passage_prompt
 MODULES = "modules.json"
 """The file that makes a folder one of sentence-transformers."""
 
+_SETTINGS = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Where the settings of the encoder are looked for, in this order: older folders name the file by the architecture."""
+
 _NO_LIMIT = 10**9  # transformers writes 10^30 for a tokenizer without one
 _POOLINGS = {"mean": "mean", "cls": "cls", "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 
@@ -37,7 +43,7 @@ def bi_encoder_settings(folder: Path) -> dict[str, Any] | None:
     names = [name for name, _ in modules]
     if names not in (["Transformer", "Pooling", "Normalize"], ["Transformer", "Pooling"]) or modules[0][1] != folder:
         return None
-    transformer = _json(folder / "sentence_bert_config.json", {})
+    transformer: dict[str, Any] = next(filter(None, (_json(folder / name, {}) for name in _SETTINGS)), {})
     plain = not transformer.get("do_lower_case") and not _json(folder / "config.json", {}).get("is_encoder_decoder")
     pooling, max_length = _pooling(_json(modules[1][1] / "config.json", {})), _max_length(folder, transformer)
     if not plain or pooling is None or not max_length or not any(folder.glob("*.safetensors")):
