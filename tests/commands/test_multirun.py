@@ -115,6 +115,19 @@ def stopped(workplace: Workplace, *overrides: str, line: str) -> Iterator[subpro
         process.wait()
 
 
+@pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
+def test_a_sweep_that_is_asked_to_end_starts_no_other_job(
+    tmp_path: Path, small_run: list[str], asked: signal.Signals
+) -> None:
+    workplace = Workplace(tmp_path, small_run)
+    with stopped(workplace, "seed=0,1,2", "-m", line="step 16 of 24") as process:
+        process.send_signal(asked)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(timeout=120) != 0
+    assert list(states(workplace).values()) == ["failed"]
+    assert row(status(workplace))[:6] == ["train", "–", "–", "1", "–", "2"]
+
+
 def test_a_killed_sweep_goes_on_and_a_deleted_run_is_made_again_and_no_other(
     tmp_path: Path, small_run: list[str]
 ) -> None:

@@ -56,7 +56,8 @@ def _carry_out_job(config: DictConfig, resolved: dict[str, Any], run: RunFolder)
     """Carry out the run of a job of a multirun unless it is finished.
 
     Whatever goes wrong is left in the run folder and lets the other jobs go on: a launcher that sees an error gives up
-    all jobs it has not started. What became of the jobs is told at the end of the multirun.
+    all jobs it has not started. What became of the jobs is told at the end of the multirun. Who asks the process to
+    end (Ctrl-C, SIGTERM: Lightning makes a SystemExit of them) means all of them.
     """
     from retrofit.training.configuration import check, check_sweep
     from retrofit.training.lightning_trainer import check_machine
@@ -79,7 +80,7 @@ def _carry_out_job(config: DictConfig, resolved: dict[str, Any], run: RunFolder)
         _carry_out(config, run, checked_work)
     except RunInWorkError as error:
         log.warning("%s", error)
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         log.warning("%s failed (%s); the other jobs go on", run.path, type(error).__name__)
     else:
         log.info("%s is finished", run.path)

@@ -6,6 +6,7 @@ run of one process does. The others train beside it, write nothing and end with 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from retrofit.errors import UserError, one_line
 from retrofit.training.checkpoint_files import CheckpointFiles
@@ -111,7 +113,14 @@ def _strategy(settings: Mapping[str, Any]) -> Strategy | str:
 
 
 def fit(trainer: pl.Trainer, module: RetrievalModule, data: RetrievalDataModule, checkpoint: Path | None) -> None:
-    """Train, from a checkpoint where there is one."""
+    """Train, from a checkpoint where there is one.
+
+    Raises:
+        SystemExit: the process was asked to end, with the status of that.
+    """
     threads = torch.get_num_threads()
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SIGTERMException as asked:  # Lightning would have the process end as if all were done
+        raise SystemExit(128 + signal.SIGTERM) from asked
     torch.set_num_threads(threads)  # which Lightning divided among the processes of the machine
