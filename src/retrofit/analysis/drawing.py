@@ -68,6 +68,17 @@ def panels(heights: Sequence[float], width: float = WIDTH) -> tuple[Figure, list
     return figure, [axes for row in grid for axes in row]
 
 
+def _settle(figure: Figure) -> None:
+    """Let a figure be laid out once, to four digits: the solver's last ones differ from one time to the next."""
+    if figure.get_layout_engine() is None:
+        return
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = (round(side, 4) for side in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))
+
+
 def page_svg(figure: Figure, name: str, label: str) -> str:
     """Return a figure as an SVG element for a page, in the colours of the page.
 
@@ -78,6 +89,7 @@ def page_svg(figure: Figure, name: str, label: str) -> str:
     """
     figure.patch.set_visible(False)
     with on_paper():
+        _settle(figure)
         text = svg(figure, name, html.escape(label))
     figure.patch.set_visible(True)
     for drawn, wanted in _ON_A_PAGE.items():
@@ -88,6 +100,7 @@ def page_svg(figure: Figure, name: str, label: str) -> str:
 def write_figure(figure: Figure, folder: Path, label: str) -> list[Path]:
     """Write ``figure.svg`` and ``figure.png`` into a folder and return their paths; the same figure, the same bytes."""
     with on_paper():
+        _settle(figure)
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
