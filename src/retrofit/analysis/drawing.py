@@ -13,10 +13,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from matplotlib import style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 
 from retrofit.analysis.figures import STYLE, WIDTH, svg
 from retrofit.artefacts import write_text, written_aside
@@ -68,11 +70,24 @@ def panels(heights: Sequence[float], width: float = WIDTH) -> tuple[Figure, list
     return figure, [axes for row in grid for axes in row]
 
 
+def legend_below(panel: Axes, handles: Sequence[Artist] | None = None, depth: float = 20) -> None:
+    """Put the legend of a panel under its axis.
+
+    Args:
+        panel: that is drawn.
+        handles: of the legend; None for all that have a label.
+        depth: points that the numbers of the axis, and its label, take up.
+    """
+    under = offset_copy(panel.transAxes, panel.get_figure(root=True), y=-depth, units="points")
+    panel.legend(handles=handles, loc="upper left", bbox_to_anchor=(-0.02, 0), bbox_transform=under, handlelength=1.5)
+
+
 def _settle(figure: Figure) -> None:
-    """Let a figure be laid out once, to four digits: the solver's last ones differ from one time to the next."""
+    """Lay a figure out once, to four digits: the solver's last ones differ from one time to the next."""
     if figure.get_layout_engine() is None:
         return
-    figure.draw_without_rendering()
+    for _ in range(2):  # a legend below a panel moves as the panel shrinks for it
+        figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
         left, bottom, width, height = (round(side, 4) for side in axes.get_position().bounds)

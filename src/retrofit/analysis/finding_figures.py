@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from retrofit.analysis.drawing import INK, LINE, MARKERS, PAPER, SERIES, SOFT, on_paper, panels
+from retrofit.analysis.drawing import INK, LINE, MARKERS, PAPER, SERIES, SOFT, legend_below, on_paper, panels
 from retrofit.analysis.figures import signed
 from retrofit.analysis.finding_results import (
     BASE,
@@ -78,9 +79,9 @@ def _gains(results: SweepResults, sweep: str) -> Figure:
     figure, drawn = panels([0.45 + len(labels) * (0.13 + 0.12 * len(groups)) for groups in rows.values()])
     for place, (panel, (domain, groups)) in enumerate(zip(drawn, rows.items(), strict=True)):
         contrasts = [[results.gain(sweep, label, group) for label in labels] for group in groups]
-        _intervals(panel, [point_name(label) for label in labels], contrasts, [words(g) for g in groups], place)
         panel.set_title(DOMAINS[domain])
-    drawn[-1].set_xlabel(GAIN)
+        panel.set_xlabel(GAIN if panel is drawn[-1] else "")
+        _intervals(panel, [point_name(label) for label in labels], contrasts, [words(g) for g in groups], place)
     return figure
 
 
@@ -113,7 +114,7 @@ def _data_scale(results: SweepResults) -> Figure | None:
         panel.set_ylabel("gain of nDCG@10")
         panel.set_xlabel("pairs of each language")
         panel.set_title(words(sweep))
-        panel.legend(loc="upper left", bbox_to_anchor=(0, -0.36), handlelength=1.6)
+        legend_below(panel, depth=56)
     return figure
 
 
@@ -281,12 +282,11 @@ def _gained_and_lost(panel: Axes, languages: Sequence[str], gains: Sequence[floa
     panel.tick_params(length=0)
     panel.set_xlabel("gain of nDCG@10, mean of the seeds")
     handles = [
-        panel.barh([0], [0], color=SERIES[place], hatch=hatch, edgecolor=PAPER, label=DOMAINS[domain].split(", ")[1])
+        Patch(facecolor=SERIES[place], hatch=hatch, edgecolor=PAPER, linewidth=0, label=DOMAINS[domain].split(", ")[1])
         for place, (domain, hatch) in enumerate(((TRAINING, ""), (UNSEEN, "////")))
         if domain in set(domains)
     ]
-    below = -0.4 / max(0.6, 0.15 * len(languages))
-    panel.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, below))
+    legend_below(panel, handles, depth=36)
 
 
 def _seconds(panel: Axes, results: SweepResults, sweep: str, labels: list[str]) -> None:
@@ -319,9 +319,7 @@ def _intervals(
             Line2D([], [], color=SERIES[n % len(SERIES)], marker=MARKERS[n % len(MARKERS)], markersize=4.5, label=group)
             for n, group in enumerate(groups)
         ]
-        # Under the numbers of the axis, which take as much room in a low panel as in a high one.
-        below = -0.27 / (len(rows) * (0.14 + 0.1 * len(groups)))
-        panel.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, below), handlelength=1.4)
+        legend_below(panel, handles, depth=36 if panel.get_xlabel() else 20)
 
 
 def _interval(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from retrofit.analysis.drawing import INK, MARKERS, SERIES, on_paper, panels
+from retrofit.analysis.drawing import INK, MARKERS, SERIES, legend_below, on_paper, panels
 from retrofit.analysis.finding_results import DOMAINS, ELSEWHERE, RETENTION, TRAINING, SweepResults, axes
 from retrofit.analysis.pages import words
 
@@ -37,7 +36,7 @@ def loss_curves(results: SweepResults, sweep: str) -> Figure | None:
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.set_xlabel("step")
         panel.set_ylabel("training loss")
-        _legend(panel)
+        legend_below(panel, depth=36)
     return figure
 
 
@@ -64,7 +63,7 @@ def gain_and_forgetting(parts: Mapping[str, Sequence[tuple[SweepResults, str, st
             panel.set_ylabel(f"change, {DOMAINS[kind]}")
             panel.xaxis.set_major_locator(MaxNLocator(5))
         drawn[-1].set_xlabel(f"gain of nDCG@10, {DOMAINS[TRAINING]}")
-        _legend(drawn[-1])
+        legend_below(drawn[-1], depth=36)
     return figure
 
 
@@ -89,7 +88,3 @@ def _places(results: SweepResults, sweep: str, point: str | None) -> pd.DataFram
 def _look(place: int) -> tuple[str, str]:
     """Return colour and marker of a series; past the last colour they pair anew."""
     return SERIES[place % len(SERIES)], MARKERS[(place + place // len(SERIES)) % len(MARKERS)]
-
-
-def _legend(panel: Axes) -> None:
-    panel.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.26), handlelength=1.4)
