@@ -14,7 +14,13 @@ import torch
 from retrofit.errors import UserError
 from retrofit.instantiation import instantiate
 from retrofit.models.bi_encoder import BiEncoder
-from retrofit.models.checkpoints import hub_checkpoint, state_fingerprint, tiny_checkpoint, weights_fingerprint
+from retrofit.models.checkpoints import (
+    files_fingerprint,
+    hub_checkpoint,
+    state_fingerprint,
+    tiny_checkpoint,
+    weights_fingerprint,
+)
 
 ARCHITECTURES = {
     "me5_small": "BertModel",
@@ -145,6 +151,14 @@ def test_the_fingerprint_of_weights_is_that_of_their_files_alone(tiny: Path, tmp
     content[-1] ^= 1
     (copied / "model.safetensors").write_bytes(content)
     assert weights_fingerprint(copied) != weights_fingerprint(tiny)
+
+
+def test_the_fingerprint_of_files_does_not_tell_how_long_making_them_took(tiny: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny, tmp_path / "copy")
+    (copy / "manifest.json").write_text('{"seconds": 1000.0}', encoding="utf-8")
+    assert files_fingerprint(copy) == files_fingerprint(tiny)
+    (copy / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+    assert files_fingerprint(copy) != files_fingerprint(tiny)
 
 
 def test_weights_in_memory_are_told_apart_by_their_values() -> None:

@@ -70,7 +70,9 @@ def test_two_processes_end_with_the_weights_of_one(results: dict[int, Path], nam
     assert both["losses"] == pytest.approx(alone["losses"], abs=1e-5)
     assert alone["weights"].keys() == both["weights"].keys()
     for key, weight in alone["weights"].items():
-        torch.testing.assert_close(both["weights"][key], weight, atol=1e-6, rtol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
+        # The gradient of the one type of token is a sum over all tokens: how it is rounded differs between CPUs.
+        atol = 3e-6 if "token_type_embeddings" in key else 1e-6
+        torch.testing.assert_close(both["weights"][key], weight, atol=atol, rtol=1e-6, msg=lambda m, k=key: f"{k}: {m}")
 
 
 @pytest.mark.parametrize("name", [case.name for case in CASES if "resumed" in case.name])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from retrofit.artefacts import ArtefactStore
+from retrofit.artefacts import MANIFEST, ArtefactStore
 from retrofit.errors import UserError
 
 TINY_VERSION = 1
@@ -122,8 +122,12 @@ def weights_fingerprint(folder: Path) -> str:
 
 
 def decisive_files(folder: Path) -> list[Path]:
-    """Return the files, in whatever depth, that decide about a model's output: weights, tokenizer, configuration."""
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix in _DECISIVE]
+    """Return the files, in whatever depth, that decide about a model's output: weights, tokenizer, configuration.
+
+    The manifest of an artefact does not: it says how long making it took.
+    """
+    files = (path for path in sorted(folder.rglob("*")) if path.suffix in _DECISIVE and path.name != MANIFEST)
+    return [path for path in files if path.is_file()]
 
 
 def files_fingerprint(folder: Path) -> str:
