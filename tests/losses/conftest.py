@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from retrofit.losses import blocks
 from retrofit.losses.step import StepEmbeddings
 
 Reference = Callable[[StepEmbeddings], Tensor]
@@ -43,19 +44,29 @@ def random_step() -> Callable[..., StepEmbeddings]:
 
 
 @pytest.fixture
-def assert_equals() -> Callable[..., None]:
-    """Return a function that compares an objective with a reference: the loss, and all gradients."""
+def assert_equals(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that compares an objective with a reference: the loss, and all gradients.
+
+    It does so with the step as one block, as blocks of unequal size, and one query at a time. What the objective keeps
+    of a step it keeps of the last of them.
+    """
 
     def check(objective: nn.Module, reference: Reference, step: StepEmbeddings, learnt: Sequence[Tensor] = ()) -> None:
         leaves = [step.queries, step.passages, *learnt]
-        loss, expected = objective(step), reference(step)
-        assert loss.item() == pytest.approx(expected.item(), abs=1e-9, rel=1e-6)
-        found, wanted = (torch.autograd.grad(value, leaves, allow_unused=True) for value in (loss, expected))
+        expected = reference(step)
+        wanted = torch.autograd.grad(expected, leaves, allow_unused=True)
         assert any(gradient is not None and gradient.abs().max() > 1e-4 for gradient in wanted)
-        for gradient, other in zip(found, wanted, strict=True):
-            assert gradient is not None
-            assert other is not None
-            torch.testing.assert_close(gradient, other, atol=1e-7, rtol=1e-5)
+        before = {name: tensor.clone() for name, tensor in objective.state_dict().items()}
+        for entries in (2**20, 3 * len(step.passages), 1):
+            monkeypatch.setattr(blocks, "BLOCK_ENTRIES", entries)
+            objective.load_state_dict(before)
+            loss = objective(step)
+            assert loss.item() == pytest.approx(expected.item(), abs=1e-9, rel=1e-6)
+            found = torch.autograd.grad(loss, leaves, allow_unused=True)
+            for gradient, other in zip(found, wanted, strict=True):
+                assert gradient is not None
+                assert other is not None
+                torch.testing.assert_close(gradient, other, atol=1e-7, rtol=1e-5)
 
     return check
 

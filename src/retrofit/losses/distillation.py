@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
+from retrofit.losses.blocks import over_blocks
 from retrofit.losses.step import Objective, StepEmbeddings
 from retrofit.losses.temperature import Temperature
 
@@ -14,7 +16,7 @@ DistillationKind = Literal["kl", "margin_mse"]
 
 
 def kl_divergence(scores: Tensor, teacher_scores: Tensor, relevance: Tensor) -> Tensor:
-    """Return the mean over queries of the divergence of the student's softmax from the teacher's (Hinton et al. 2015).
+    """Return the divergence of the student's softmax from the teacher's (Hinton et al. 2015), summed over queries.
 
     Both are over the passages of the query's row that are not masked, positives and negatives alike.
 
@@ -28,12 +30,11 @@ def kl_divergence(scores: Tensor, teacher_scores: Tensor, relevance: Tensor) -> 
     """
     masked = relevance == 0
     student, teacher = (part.masked_fill(masked, float("-inf")).log_softmax(dim=1) for part in (scores, teacher_scores))
-    divergence = functional.kl_div(student, teacher, reduction="none", log_target=True).masked_fill(masked, 0).sum()
-    return divergence / (~masked).any(dim=1).sum().clamp(min=1)
+    return functional.kl_div(student, teacher, reduction="none", log_target=True).masked_fill(masked, 0).sum()
 
 
-def margin_mse(similarities: Tensor, teacher_scores: Tensor, relevance: Tensor) -> Tensor:
-    """Return the mean squared error of the margins between positives and negatives (Hofstätter et al. 2020).
+def squared_margin_errors(similarities: Tensor, teacher_scores: Tensor, relevance: Tensor) -> Tensor:
+    """Return the squared errors of the margins between positives and negatives (Hofstätter et al. 2020), summed.
 
     Args:
         similarities: the student's, float ``[queries, passages]``.
@@ -46,8 +47,7 @@ def margin_mse(similarities: Tensor, teacher_scores: Tensor, relevance: Tensor) 
     rows, columns = (relevance == 1).nonzero(as_tuple=True)
     errors = similarities - teacher_scores  # the margins' errors are the differences of these
     differences = errors[rows, columns].unsqueeze(1) - errors[rows]
-    is_negative = relevance[rows] == -1
-    return differences.square().masked_select(is_negative).sum() / is_negative.sum().clamp(min=1)
+    return differences.square().masked_select(relevance[rows] == -1).sum()
 
 
 class Distillation(Objective):
@@ -66,8 +66,22 @@ class Distillation(Objective):
         self.teacher_temperature = teacher_temperature
 
     def forward(self, step: StepEmbeddings) -> Tensor:
-        """Return the loss of a step, a scalar."""
+        """Return the loss of a step, a scalar: the mean over its queries or margins."""
         if self.kind == "margin_mse":
-            return margin_mse(step.similarities, step.teacher_scores, step.relevance)
-        scores = self.temperature(step.similarities)
-        return kl_divergence(scores, step.teacher_scores / self.teacher_temperature, step.relevance)
+            total, counted = over_blocks(self._of_margins, step).sum(), over_blocks(_margins, step).sum()
+        else:
+            total, counted = over_blocks(self._of_queries, step).sum(), (step.relevance != 0).any(dim=1).sum()
+        return total / counted.clamp(min=1)
+
+    def _of_margins(self, block: StepEmbeddings) -> Tensor:
+        return squared_margin_errors(block.similarities, block.teacher_scores, block.relevance).reshape(1)
+
+    def _of_queries(self, block: StepEmbeddings) -> Tensor:
+        scores = self.temperature(block.similarities)
+        return kl_divergence(scores, block.teacher_scores / self.teacher_temperature, block.relevance).reshape(1)
+
+
+@torch.no_grad()
+def _margins(block: StepEmbeddings) -> Tensor:
+    """Return how often a positive stands beside a negative in the row of each query, int64 ``[queries]``."""
+    return (block.relevance == 1).sum(dim=1) * (block.relevance == -1).sum(dim=1)

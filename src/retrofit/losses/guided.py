@@ -7,11 +7,13 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from retrofit.losses.blocks import over_blocks
+from retrofit.losses.info_nce import count_of
 from retrofit.losses.step import Objective, StepEmbeddings
 
 
 def guided_relevance(
-    relevance: Tensor, guide_scores: Tensor, margin: float, relative: bool = False, in_batch_only: bool = False
+    relevance: Tensor, guide_scores: Tensor, margin: float, relative: bool = False, maskable: Tensor | None = None
 ) -> Tensor:
     """Return relevance with the negatives masked that the guide scores above a query's positive less a margin.
 
@@ -25,7 +27,7 @@ def guided_relevance(
         margin: below the positive's score ``s``: the limit is ``s - margin``, or where relative ``s - |s| * margin``.
             Below zero only what lies clearly above the positive is masked.
         relative: whether the margin is a share of the positive's score.
-        in_batch_only: whether negatives that are no query's positive in this step (given, mined, drawn or queued) stay.
+        maskable: which passages may be masked, bool ``[passages]``; None for all.
 
     Returns:
         relevance of the same shape and type.
@@ -34,8 +36,8 @@ def guided_relevance(
     # Without a positive the lowest is infinite and the limit infinite or undefined: nothing lies above either.
     limit = lowest - (lowest.abs() * margin if relative else margin)
     masked = (relevance == -1) & (guide_scores > limit)
-    if in_batch_only:
-        masked &= (relevance == 1).any(dim=0)
+    if maskable is not None:
+        masked &= maskable
     return torch.where(masked, torch.zeros_like(relevance), relevance)
 
 
@@ -46,7 +48,7 @@ class Guided(Objective):
         inner: the objective.
         margin: see :func:`guided_relevance`.
         relative: likewise.
-        in_batch_only: likewise.
+        in_batch_only: whether negatives that are no query's positive in this step (given, mined, drawn or queued) stay.
     """
 
     def __init__(self, inner: Objective, margin: float, relative: bool = False, in_batch_only: bool = False) -> None:
@@ -58,10 +60,14 @@ class Guided(Objective):
 
     def forward(self, step: StepEmbeddings) -> Tensor:
         """Return the loss of a step, a scalar."""
-        relevance = guided_relevance(
-            step.relevance, step.teacher_scores, self.margin, self.relative, self.in_batch_only
-        )
-        before, after = ((part == -1).sum() for part in (step.relevance, relevance))
+        in_batch = (step.relevance == 1).any(dim=0) if self.in_batch_only else None
+
+        def of_queries(block: StepEmbeddings) -> Tensor:
+            return guided_relevance(block.relevance, block.teacher_scores, self.margin, self.relative, in_batch)
+
+        with torch.no_grad():  # marks have no gradient, nor has the teacher
+            relevance = over_blocks(of_queries, step)
+        before, after = (count_of(part, -1) for part in (step.relevance, relevance))
         self.figures = {"masked_by_guide": (before - after) / before.clamp(min=1)}
         loss: Tensor = self.inner(dataclasses.replace(step, relevance=relevance))
         return loss

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from retrofit.losses.blocks import over_blocks
 from retrofit.losses.step import Objective, StepEmbeddings
 from retrofit.losses.temperature import Temperature
 
@@ -28,11 +29,20 @@ def info_nce(scores: Tensor, relevance: Tensor, hardness: float = 0.0) -> Tensor
     Returns:
         float scalar; zero (with a gradient of zero) if no entry is positive.
     """
-    is_positive = relevance == 1
+    return info_nce_terms(scores, relevance, hardness).sum() / count_of(relevance, 1).clamp(min=1)
+
+
+def info_nce_terms(scores: Tensor, relevance: Tensor, hardness: float = 0.0) -> Tensor:
+    """Return the InfoNCE loss of every positive entry, float ``[positives]``, row by row; see :func:`info_nce`."""
     weighted = scores + log_hardness_weights(scores, relevance, hardness) if hardness else scores
     negatives = weighted.masked_fill(relevance != -1, float("-inf")).logsumexp(dim=1, keepdim=True)
     losses = torch.logaddexp(scores, negatives.expand_as(scores)) - scores
-    return losses.masked_select(is_positive).sum() / is_positive.sum().clamp(min=1)
+    return losses.masked_select(relevance == 1)
+
+
+def count_of(relevance: Tensor, mark: int) -> Tensor:
+    """Return how many entries of a relevance matrix are 1, -1 or 0, int64 scalar."""
+    return torch.count_nonzero(relevance == mark)  # ``sum`` would first make a table of int64, eight times as large
 
 
 def log_hardness_weights(scores: Tensor, relevance: Tensor, hardness: float) -> Tensor:
@@ -76,12 +86,18 @@ class InfoNCE(Objective):
 
     def forward(self, step: StepEmbeddings) -> Tensor:
         """Return the loss of a step, a scalar."""
-        scores, relevance = self.temperature(step.similarities), step.relevance
-        self.figures = {"negatives_per_query": (relevance == -1).sum() / len(relevance)}
+        self.figures = {"negatives_per_query": count_of(step.relevance, -1) / len(step.relevance)}
         if self.temperature.log_inverse is not None:
             self.figures["temperature"] = torch.exp(-self.temperature.log_inverse.detach())
-        loss = info_nce(scores, relevance, self.hardness)
+        positives = count_of(step.relevance, 1).clamp(min=1)
+        loss = over_blocks(self._of_queries, step).sum() / positives
         if self.symmetric_weight > 0:
-            backward = info_nce(scores.T, relevance.T, self.hardness)
+            backward = over_blocks(self._of_passages, step, of="passages").sum() / positives
             loss = (1 - self.symmetric_weight) * loss + self.symmetric_weight * backward
         return loss
+
+    def _of_queries(self, block: StepEmbeddings) -> Tensor:
+        return info_nce_terms(self.temperature(block.similarities), block.relevance, self.hardness)
+
+    def _of_passages(self, block: StepEmbeddings) -> Tensor:
+        return info_nce_terms(self.temperature(block.similarities).T, block.relevance.T, self.hardness)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -37,7 +36,7 @@ class StepEmbeddings:
         """Cosine similarities, float ``[queries, passages]``."""
         return self.queries @ self.passages.T
 
-    @functools.cached_property
+    @property
     def teacher_scores(self) -> Tensor:
         """The teacher's cosine similarities, float ``[queries, passages]``.
 

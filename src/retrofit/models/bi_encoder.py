@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from retrofit.models.fused_encoder import FusedEncoder, NotFusableError, drops_units
 from retrofit.models.fused_layers import LayerWeights
+from retrofit.models.gradient_cache import Chunk, embed_twice
 from retrofit.models.packing import PackedTexts
 
 Kind = Literal["query", "passage"]
@@ -239,17 +240,13 @@ class BiEncoder(nn.Module):
         run = self._chunk_runner(precision)
         lengths = [len(ids) for ids in token_ids]
         chunks = list(chunks_by_length(lengths, chunk_tokens, padded=run.padded))
-        parts = []
-        left = sum(lengths)
-        for positions in chunks:
-            texts = [token_ids[position] for position in positions]
-            inputs = run.inputs(texts)
-            if torch.is_grad_enabled() and kept_tokens is not None and left > kept_tokens:
-                part: Tensor = checkpoint(run, *inputs, use_reentrant=False)
-                parts.append(part)
-            else:
-                parts.append(run(*inputs))
-            left -= sum(map(len, texts))
+        texts = [[token_ids[position] for position in positions] for positions in chunks]
+        twice, left = 0, sum(lengths)
+        while torch.is_grad_enabled() and kept_tokens is not None and left > kept_tokens:
+            left -= sum(map(len, texts[twice]))
+            twice += 1
+        parts = run.embed_twice(texts[:twice]) if twice else []
+        parts += [run.embed(chunk) for chunk in texts[twice:]]
         order = torch.tensor([position for positions in chunks for position in positions], device=parts[0].device)
         return torch.cat(parts)[order.argsort()]
 
@@ -279,7 +276,7 @@ class BiEncoder(nn.Module):
         started = reported = time.monotonic()
         done = 0
         for positions in chunks_by_length([len(ids) for ids in tokens], token_budget, padded=run.padded):
-            embeddings[positions] = run(*run.inputs([tokens[i] for i in positions])).cpu().numpy()
+            embeddings[positions] = run.embed([tokens[i] for i in positions]).cpu().numpy()
             done += len(positions)
             now = time.monotonic()
             if label and now - reported > 20:
@@ -300,7 +297,7 @@ class BiEncoder(nn.Module):
             except NotFusableError as reason:
                 log.debug("the backbone's own layers are used: %s", reason)
             else:
-                return _FusedRunner(fused, fused.weights(), self.pooling)
+                return _FusedRunner(fused, fused.weights(), self.pooling, self.dimension)
         return _PlainRunner(self, precision)
 
 
@@ -311,13 +308,15 @@ class _FusedRunner:
     encoder: FusedEncoder
     weights: list[LayerWeights]
     pooling: Pooling
+    dimension: int
     padded: ClassVar[bool] = False
 
-    def inputs(self, texts: Sequence[Sequence[int]]) -> tuple[PackedTexts]:
-        return (PackedTexts.of(texts),)
-
-    def __call__(self, packed: PackedTexts) -> Tensor:
+    def embed(self, texts: Chunk) -> Tensor:
+        packed = PackedTexts.of(texts)
         return pool_packed(self.encoder(packed, self.weights), packed, self.pooling)
+
+    def embed_twice(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        return [embed_twice(self.embed, chunks, self.encoder.learnt(), self.dimension)]
 
 
 @dataclass(frozen=True)
@@ -328,7 +327,14 @@ class _PlainRunner:
     precision: Precision
     padded: ClassVar[bool] = True
 
-    def inputs(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def embed(self, texts: Chunk) -> Tensor:
+        return self(*self.inputs(texts))
+
+    def embed_twice(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        # Checkpoints, for they draw the same units to drop again, and sharded weights are gathered for them again.
+        return [checkpoint(self, *self.inputs(chunk), use_reentrant=False) for chunk in chunks]
+
+    def inputs(self, texts: Chunk) -> tuple[Tensor, Tensor]:
         # On the device already: gradient caching restores the generators of those devices that it sees tensors on.
         device = next(self.encoder.parameters()).device
         input_ids, mask = pad(texts, self.encoder.tokenizer.pad_token_id)

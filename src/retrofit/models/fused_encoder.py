@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from retrofit.models.adapters import plain_backbone
-from retrofit.models.fused_layers import Adapter, Layer, LayerWeights, Linear, run_layer
+from retrofit.models.fused_layers import Adapter, Layer, LayerWeights, Linear, adapter_tensors, run_layer
 from retrofit.models.packing import PackedTexts
 
 _COUNTS_POSITIONS_AFTER_PADDING = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
@@ -59,6 +59,11 @@ class FusedEncoder:
         """Return the weights of all layers as they are now, with the adapters unless they are switched off."""
         adapted = not _adapters_are_off(self.backbone)
         return [LayerWeights.of(layer, self.dtype, adapted=adapted) for layer in self._layers]
+
+    def learnt(self) -> list[Tensor]:
+        """Return what gets gradients: the adapters' matrices that learn."""
+        tensors = [tensor for layer in self._layers for tensor in adapter_tensors(layer)]
+        return [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
 
     def __call__(self, packed: PackedTexts, weights: list[LayerWeights]) -> Tensor:
         """Return the last hidden states ``[tokens, hidden]`` in ``dtype``.
