@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from retrofit.losses.step import StepEmbeddings
 
-BLOCK_ENTRIES = 12
+BLOCK_ENTRIES = 2**20
 """Scores that are taken at once: 4 MB in float32. A batch of up to 1,024 pairs and as many passages is one block."""
 
 
