@@ -28,11 +28,11 @@ HELD_OUT = (TRAINING, UNSEEN)
 SEVERAL = 2
 """As many seeds are needed before anything is said to differ."""
 
-_TEXTS = ("sweep", "point", "group", "domain", "metric", "against", "language", "run", "commit")
+_TEXTS = ("sweep", "point", "group", "domain", "metric", "against", "language", "run")
 COLUMNS = {
     "results": ["sweep", "point", "seed", "group", "domain", "metric", "queries", "base", "value", "gain"],
     "points": ["sweep", "point", "seed", "run", "pairs", "steps", "training_seconds", "pairs_per_second",
-               "total_seconds", "commit"],
+               "total_seconds"],
     "comparison": ["sweep", "point", "group", "domain", "against", "seeds", "queries", "difference", "low", "high",
                    "seeds_up", "p", "p_holm"],
     "languages": ["sweep", "point", "group", "domain", "language", "queries", "base", "value", "gain"],

@@ -269,10 +269,9 @@ def _cost(results: SweepResults, sweep: str) -> list[dict[str, Any]]:
 
 def _environment(key: str, results: SweepResults) -> dict[str, Any]:
     environment = results.environment
-    commits = sorted({commit for commit in results.points["commit"] if commit} or {str(environment["commit"])})
     return {
         "name": key,
-        "commits": [commit[:12] for commit in commits],
+        "commit": str(environment["commit"])[:12],
         "machine": environment["machine"],
         "packages": environment["packages"],
         "commands": environment["commands"],
