@@ -51,7 +51,7 @@ def _query_blocks(step: StepEmbeddings) -> Iterator[StepEmbeddings]:
     count = max(1, BLOCK_ENTRIES // max(1, len(step.passages)))
     teacher = step.teacher_queries
     # Views of one split: their gradients become one tensor, where that of each slice would be as large as the whole.
-    for number, queries in enumerate(step.queries.split(count)):
+    for number, queries in enumerate(torch.split(step.queries, count)):
         rows = slice(number * count, number * count + len(queries))
         places = step.answers[:, 0]
         answers = step.answers[(places >= rows.start) & (places < rows.stop)]
@@ -67,7 +67,7 @@ def _query_blocks(step: StepEmbeddings) -> Iterator[StepEmbeddings]:
 def _passage_blocks(step: StepEmbeddings) -> Iterator[StepEmbeddings]:
     count = max(1, BLOCK_ENTRIES // max(1, len(step.queries)))
     teacher = step.teacher_passages
-    for number, passages in enumerate(step.passages.split(count)):
+    for number, passages in enumerate(torch.split(step.passages, count)):
         columns = slice(number * count, number * count + len(passages))
         yield replace(
             step,
