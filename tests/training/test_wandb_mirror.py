@@ -231,6 +231,19 @@ def test_what_an_offline_run_left_reaches_the_service_and_no_key_any_file(
             assert not path.is_file() or secret.encode() not in path.read_bytes(), path
 
 
+def test_a_run_that_chose_no_weight_is_mirrored_whole(
+    tmp_path: Path, folder: RunFolder, server: WandbServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder.path / "interpolation.csv").unlink()  # as a run of a sweep leaves it
+    mirrored(folder, 8, sweep=SWEEP)
+    assert warnings(caplog) == []
+    synced(server, folder, tmp_path / "home")
+    assert server.summary["headline"] == FIGURES["headline"]
+    assert server.table("metrics")["data"] == METRICS.to_numpy().tolist()
+    assert "interpolation" not in server.summary
+    assert "retrofitted-e-abc" in server.artefacts
+
+
 @pytest.mark.parametrize("upload_model", [False, True])
 def test_the_lineage_names_what_was_used_and_made_and_weights_are_uploaded_where_asked(
     tmp_path: Path, folder: RunFolder, server: WandbServer, upload_model: bool

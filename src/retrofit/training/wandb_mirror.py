@@ -124,8 +124,10 @@ class WandbMirror:
                 [language_means(metrics, suite).assign(suite=suite) for suite in metrics["suite"].unique()]
             ),
             "pairs": pd.DataFrame(manifest["pairs_by_task_and_language"]),
-            "interpolation": pd.read_csv(self.folder.path / "interpolation.csv"),
         }
+        tried = self.folder.path / "interpolation.csv"
+        if tried.exists():  # where several weights were asked for
+            tables["interpolation"] = pd.read_csv(tried)
         run.summary.update(dict(figures))
         run.config.update({"data": {name: manifest[name] for name in ("fingerprint", "pairs")}}, allow_val_change=True)
         run.log({name: wandb.Table(dataframe=table) for name, table in tables.items()})
