@@ -10,5 +10,5 @@ class UserError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says as one line; empty where it says nothing."""
-    return " ".join(str(error).split())
+    """Return what an error says as one line; its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

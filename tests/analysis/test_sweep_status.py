@@ -13,15 +13,14 @@ from rich.console import Console
 from retrofit.analysis.sweep_status import PLAN, ExperimentStatus, experiments, shown
 from retrofit.artefacts import alone_in
 
-NOW = datetime.datetime.now(datetime.UTC)
-
 
 def add(experiment: Path, name: str, state: str, seconds: float = 60, reason: str = "") -> Path:
     """Write the status of a run that began so many seconds ago, and has ended unless it is running."""
     folder = experiment / name
     folder.mkdir(parents=True)
-    started = (NOW - datetime.timedelta(seconds=seconds)).isoformat(timespec="seconds")
-    changed = started if state == "running" else NOW.isoformat(timespec="seconds")
+    now = datetime.datetime.now(datetime.UTC)
+    started = (now - datetime.timedelta(seconds=seconds)).isoformat(timespec="seconds")
+    changed = started if state == "running" else now.isoformat(timespec="seconds")
     status = {"state": state, "reason": reason, "started": started, "changed": changed, "process": 1}
     (folder / "status.json").write_text(json.dumps(status))
     return folder

@@ -81,7 +81,7 @@ def test_two_processes_leave_the_run_of_one(
     pd.testing.assert_frame_equal(curves[0][columns], curves[1][columns], atol=1e-4)
     # One process measures, and says what happens: every line stands once, on its terminal and in the log of the run.
     said = "".join(done.stderr for done in ended)
-    for line in ("base on held_out (test), query: encoding", "step 8 of 8", "interpolation 1.00 on held_out"):
+    for line in ("pairs in 8 steps", "step 8 of 8", "interpolation 1.00: validation gain", "chosen (run folder"):
         assert said.count(line) == (run / "run.log").read_text(encoding="utf-8").count(line) > 0, line
     assert said.count("step 8 of 8") == 1
     assert sum(done.stdout.count("report.html") for done in ended) == 1
@@ -102,7 +102,7 @@ def test_processes_that_cannot_be_are_one_line(
     done = Workplace(tmp_path, small_run).train(*overrides)
     assert done.returncode != 0
     assert expected in done.stderr
-    assert not list(tmp_path.glob("runs/train"))
+    assert not list(tmp_path.glob("runs/train/*/"))
 
 
 def test_another_number_of_processes_than_was_started_is_one_line(tmp_path: Path, small_run: list[str]) -> None:

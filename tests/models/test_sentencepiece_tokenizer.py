@@ -154,6 +154,8 @@ def test_a_model_with_any_changed_byte_is_refused_in_one_line_or_read(data: st.D
         sentencepiece_model(table=struct.pack("<2I", 1024, 512 << 10) + bytes(1020)),
         sentencepiece_model(table=b""),
         sentencepiece_model(table=b"abc"),
+        sentencepiece_model(table=struct.pack("<I", 0) + bytes(64)),
+        sentencepiece_model(table=struct.pack("<I", 3) + bytes(64)),
         sentencepiece_model(table=struct.pack("<I", 2**31) + bytes(64)),
         sentencepiece_model(table=struct.pack("<I", 64) + bytes(64) + b"\xff\0"),
         sentencepiece_model(table=table_of_a(3)),

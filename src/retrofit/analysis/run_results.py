@@ -159,7 +159,7 @@ def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: expected the folder of a finished run (retrofit train)") from None
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        reason = one_line(str(error), 200) or type(error).__name__
+        reason = one_line(str(error) or type(error).__name__, 200)
         raise UserError(f"{path} cannot be read: {reason}; delete the run folder and train again") from error
 
 

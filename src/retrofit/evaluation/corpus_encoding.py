@@ -204,7 +204,7 @@ def _loaded(encoding: Encoding, checked: CheckedCorpus, store: ArtefactStore) ->
         raise
     except Exception as error:  # a damaged folder fails in as many ways as there are files in it
         log.debug("loading failed", exc_info=True)
-        reason = one_line(error)[:200] or type(error).__name__
+        reason = one_line(error)[:200]
         raise UserError(
             f"{encoding.model.folder}: not a model that can be loaded ({reason}); model_folder or model names another"
         ) from error

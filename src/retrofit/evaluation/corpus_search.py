@@ -148,7 +148,7 @@ def load_model(folder: Path) -> Any:
         )
     except Exception as error:  # a damaged folder fails in as many ways as there are files in it
         log.debug("loading failed", exc_info=True)
-        reason = one_line(error)[:200] or type(error).__name__
+        reason = one_line(error)[:200]
         raise UserError(
             f"model_folder={folder}: not a sentence-transformers model that can be loaded ({reason})"
         ) from error

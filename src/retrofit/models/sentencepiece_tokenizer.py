@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from retrofit.errors import UserError
+from retrofit.errors import UserError, one_line
 
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 _UNKNOWN, _START, _END = 0, 1, 2
@@ -46,8 +46,7 @@ def unigram_tokenizer(model: bytes) -> Any:
             [normalizers.Precompiled(table), normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
         )
     except Exception as error:  # those of the library have no class of their own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"not a SentencePiece unigram model as expected: {reason}") from error
+        raise UserError(f"not a SentencePiece unigram model as expected: {one_line(error)}") from error
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", _START), ("</s>", _END)]
@@ -78,6 +77,8 @@ def _check_table(table: bytes) -> None:
     """
     (size,) = struct.unpack_from("<I", table)
     units, replacements = np.frombuffer(table, "<u4", size // 4, 4).astype(np.int64), table[4 + size :]
+    if not len(units):
+        raise ValueError("its table of characters is empty")
     successors = (units >> 10) << ((units >> 6) & 8)
     starts, visited = successors[:1], np.zeros(0, dtype=np.int64)
     while len(starts):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from retrofit.errors import one_line
 from retrofit.evaluation.summary import language_means
 from retrofit.training.run_folder import RunFolder
 
@@ -175,7 +176,7 @@ class WandbMirror:
         try:
             action()
         except Exception as error:  # whatever the mirror's trouble is, the run goes on
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = one_line(error)[:200]
             log.warning("Weights & Biases is left out from here on: %s (the run folder has everything)", reason)
             self.run = None
 
