@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrofit.artefacts import MANIFEST, ArtefactStore, fingerprint
+from retrofit.artefacts import MANIFEST, ArtefactStore, fingerprint, read_object
 from retrofit.errors import UserError
 
 INPUTS = {"corpus": "small", "code": 1}
@@ -177,3 +178,14 @@ def test_what_json_cannot_say_has_no_fingerprint() -> None:
 def test_what_fails_under_a_lock_is_not_taken_for_the_cache(tmp_path: Path) -> None:
     with pytest.raises(PermissionError, match="of a model"), ArtefactStore(tmp_path).lock(tmp_path / "stage" / "name"):
         raise PermissionError(errno.EACCES, "of a model")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b'{"a": 1}', {"a": 1}), (b"[1]", {}), (b"null", {}), (b'{"a"', {}), (b"", {}), (b"\xff", {}), (None, {})],
+)
+def test_an_object_that_is_not_whole_is_empty(tmp_path: Path, content: bytes | None, expected: dict[str, Any]) -> None:
+    path = tmp_path / "status.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert read_object(path) == expected

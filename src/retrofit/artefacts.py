@@ -96,6 +96,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file that another process may just write; empty where there is none to be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 @dataclasses.dataclass(frozen=True)
 class ArtefactStore:
     """The cache folder and the one way to read from it or to add to it.

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from tests.analysis.swept_runs import QUERIES, write_swept_run
 
-from retrofit.analysis.sweep_results import collect_sweeps, domain_of, point_label
+from retrofit.analysis.finding_results import DOMAINS
+from retrofit.analysis.sweep_results import collect_sweeps, domain_of
 from retrofit.errors import UserError
 
 GAINS = {"in_batch": 0.1, "dense": 0.15}
@@ -94,6 +95,6 @@ def test_what_cannot_be_compared_is_one_line(sweep: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "F3").exists()
 
 
-def test_labels_and_domains() -> None:
-    assert point_label({"n_tasks": 2, "n_languages": 4}) == "n_tasks=2, n_languages=4"
-    assert domain_of("xquad") == "elsewhere"
+def test_domains() -> None:
+    groups = ("held_out, seen", "held_out, unseen", "retention_leads", "xquad")
+    assert [domain_of(group) for group in groups] == list(DOMAINS)

@@ -96,7 +96,7 @@ def compare_runs(runs: Mapping[tuple[str, int], Path], reference: str, column: s
     found = dict.fromkeys(name for name, _ in runs)
     names = [name for name in found if all((name, seed) in runs for seed in seeds)]
     names.sort(key=lambda name: (name != reference, name))
-    groups = _groups(runs.values())
+    groups = cell_groups(runs.values())
     base = _scores(runs[reference, seeds[0]], "base").merge(groups, on=CELL)
     scores = {(name, seed): _scores(runs[name, seed], "retrofitted") for name in names for seed in seeds}
     of_differences, of_gains = np.random.default_rng(0), np.random.default_rng(1)
@@ -177,7 +177,7 @@ def sign_flip_p(differences: np.ndarray, frame: pd.DataFrame, generator: np.rand
     return two_sided_p(values.sum(), flipped_sums(values[:, None], generator)[:, 0])
 
 
-def _groups(runs: Iterable[Path]) -> pd.DataFrame:
+def cell_groups(runs: Iterable[Path]) -> pd.DataFrame:
     """Return the cells that runs were measured on, with the group they are reported under.
 
     A language is seen if any of the runs was trained in it: runs that differ in their languages have the same groups.

@@ -22,7 +22,6 @@ from retrofit.analysis.finding_results import (
     UNSEEN,
     Contrast,
     SweepResults,
-    axes,
     numbered,
     valued,
 )
@@ -37,6 +36,7 @@ from retrofit.analysis.verdicts import (
     point_name,
     read_as,
 )
+from retrofit.sweep_points import point_axes
 
 GAIN = "gain of nDCG@10 over the base"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#e9f1fb", "#2368c4"])
@@ -157,12 +157,15 @@ def _by_number(results: SweepResults, sweep: str) -> list[_Part]:
 def _by_batch(results: SweepResults, sweep: str) -> list[_Part]:
     pairs = []
     for label in results.labels(sweep):
-        point = axes(label)
+        point = point_axes(label)
         beside = ", ".join(f"{axis}={'in_batch' if axis == 'negatives' else value}" for axis, value in point.items())
         if beside != label and beside in results.labels(sweep):
             pairs.append((label, beside))
-    pairs.sort(key=lambda pair: axes(pair[0]).get("negatives", ""))  # of one kind the batch sizes in a row
-    rows = [f"{words(axes(label)['negatives'])}, batch {axes(label).get('batch_size', '')}" for label, _ in pairs]
+    pairs.sort(key=lambda pair: point_axes(pair[0]).get("negatives", ""))  # of one kind the batch sizes in a row
+    rows = [
+        f"{words(point_axes(label)['negatives'])}, batch {point_axes(label).get('batch_size', '')}"
+        for label, _ in pairs
+    ]
     return [_part(results, sweep, "by batch size, against in batch", rows, pairs)] if pairs else []
 
 
@@ -180,7 +183,7 @@ def _part(results: SweepResults, sweep: str, title: str, rows: list[str], pairs:
 
 
 def _told(label: str) -> str:
-    return words(", ".join(axes(label).values()) or label)
+    return words(", ".join(point_axes(label).values()) or label)
 
 
 def _diversity(results: SweepResults) -> Figure | None:

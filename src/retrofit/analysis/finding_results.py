@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from retrofit.analysis.significance import SIGNIFICANT
 from retrofit.errors import UserError, one_line
+from retrofit.sweep_points import point_axes
 
 BASE = "base"
 TRAINING, UNSEEN, RETENTION, ELSEWHERE = "training", "unseen_languages", "retention", "elsewhere"
@@ -25,8 +27,12 @@ DOMAINS = {
 """What the groups of results are measured on, as it is read."""
 
 HELD_OUT = (TRAINING, UNSEEN)
+Content = TypeVar("Content")
+
 SEVERAL = 2
 """As many seeds are needed before anything is said to differ."""
+
+ENVIRONMENT = "environment.json"
 
 _TEXTS = ("sweep", "point", "group", "domain", "metric", "against", "language", "run")
 COLUMNS = {
@@ -112,8 +118,10 @@ class SweepResults:
         Raises:
             UserError: a file is missing, cannot be read, or lacks a column.
         """
-        tables = {name: _table(folder / f"{name}.csv", columns) for name, columns in COLUMNS.items()}
-        return cls(folder=folder, environment=_environment(folder / "environment.json"), **tables)
+        tables = {
+            name: _read(folder / f"{name}.csv", partial(_table, columns=columns)) for name, columns in COLUMNS.items()
+        }
+        return cls(folder=folder, environment=_read(folder / ENVIRONMENT, _environment), **tables)
 
     @property
     def sweeps(self) -> list[str]:
@@ -130,7 +138,7 @@ class SweepResults:
     def labels(self, sweep: str) -> list[str]:
         """Return the points of a sweep: by the numbers in their labels where there are any, else as in the file."""
         labels = dict.fromkeys(self.results.loc[self.results["sweep"] == sweep, "point"])
-        return sorted(labels, key=lambda label: [_number(value) for value in axes(label).values()])
+        return sorted(labels, key=lambda label: [_number(value) for value in point_axes(label).values()])
 
     def groups(self, sweep: str, domains: Iterable[str] = DOMAINS) -> list[str]:
         """Return the groups of some domains that a sweep was measured on, by domain and as in the file."""
@@ -196,20 +204,17 @@ class SweepResults:
         )  # fmt: skip
 
 
-def axes(label: str) -> dict[str, str]:
-    """Return the axes of a point's label and their values: ``n_tasks=2, n_languages=4`` has two."""
-    return dict(part.split("=", 1) for part in label.split(", ") if "=" in part)
-
-
 def numbered(results: SweepResults, sweep: str, axis: str) -> dict[str, float]:
     """Return the points of a sweep that have a number on an axis, and that number, in rising order."""
-    found = {label: _number(axes(label).get(axis, "")) for label in results.labels(sweep)}
+    found = {label: _number(point_axes(label).get(axis, "")) for label in results.labels(sweep)}
     return dict(sorted(((label, n) for label, n in found.items() if n < math.inf), key=lambda item: item[1]))
 
 
 def valued(results: SweepResults, sweep: str, *values: str) -> str | None:
     """Return the point of a sweep whose only axis has one of some values; None where there is none."""
-    return next((label for label in results.labels(sweep) if [*axes(label).values()] in [[v] for v in values]), None)
+    return next(
+        (label for label in results.labels(sweep) if [*point_axes(label).values()] in [[v] for v in values]), None
+    )
 
 
 def _number(value: str) -> float:
@@ -219,37 +224,35 @@ def _number(value: str) -> float:
         return math.inf  # a stable sort keeps words in the order of the file, behind all numbers
 
 
-def _table(path: Path, columns: list[str]) -> pd.DataFrame:
+def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
     try:
-        header = pd.read_csv(path, nrows=0).columns
-        missing = [name for name in columns if name not in header]
-        if missing:
-            raise ValueError(f"no column {missing[0]!r}")
-        # Texts as they stand: pandas would take a language spelled "NA" for a missing value.
-        texts = [name for name in header if name in _TEXTS or name not in columns]
-        numbers = {name: ["", "nan", "NaN"] for name in header if name not in texts}
-        frame: pd.DataFrame = pd.read_csv(
-            path, dtype=dict.fromkeys(texts, str) | dict.fromkeys(numbers, float), keep_default_na=False,
-            na_values=numbers,
-        )  # fmt: skip
+        return reader(path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: 'retrofit report sweep=NAME' writes it from the runs of a sweep") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {one_line(error)[:200]}; 'retrofit report sweep=NAME' writes it "
-                        "anew") from error  # fmt: skip
+        again = "'retrofit report sweep=NAME' writes it anew"
+        raise UserError(f"{path} cannot be read: {one_line(error)[:200]}; {again}") from error
+
+
+def _table(path: Path, columns: list[str]) -> pd.DataFrame:
+    header = pd.read_csv(path, nrows=0).columns
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise ValueError(f"no column {missing[0]!r}")
+    # Texts as they stand: pandas would take a language spelled "NA" for a missing value.
+    texts = [name for name in header if name in _TEXTS or name not in columns]
+    numbers = {name: ["", "nan", "NaN"] for name in header if name not in texts}
+    frame: pd.DataFrame = pd.read_csv(
+        path, dtype=dict.fromkeys(texts, str) | dict.fromkeys(numbers, float), keep_default_na=False,
+        na_values=numbers,
+    )  # fmt: skip
     if "metric" in frame:
         frame = frame[frame["metric"] == "ndcg_at_10"]
     return frame.astype({name: int for name in ("seed",) if name in frame})
 
 
 def _environment(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, Mapping):
-            raise ValueError("expected a mapping")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: 'retrofit report sweep=NAME' writes it from the runs of a sweep") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {one_line(error)[:200]}; 'retrofit report sweep=NAME' writes it "
-                        "anew") from error  # fmt: skip
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, Mapping):
+        raise ValueError("expected a mapping")
     return {"commit": "", "packages": {}, "machine": {}, "commands": []} | dict(value)

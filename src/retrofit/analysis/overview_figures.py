@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from retrofit.analysis.drawing import INK, MARKERS, SERIES, legend_below, on_paper, panels
-from retrofit.analysis.finding_results import DOMAINS, ELSEWHERE, RETENTION, TRAINING, SweepResults, axes
+from retrofit.analysis.finding_results import DOMAINS, ELSEWHERE, RETENTION, TRAINING, SweepResults
 from retrofit.analysis.pages import words
+from retrofit.sweep_points import point_axes
 
 _LEGEND_ROW = 0.19  # inches
 
@@ -69,7 +70,7 @@ def gain_and_forgetting(parts: Mapping[str, Sequence[tuple[SweepResults, str, st
 
 def short(label: str) -> str:
     """Return a point as a legend has room for it: the values of its axes, and their names where there are several."""
-    point = axes(label)
+    point = point_axes(label)
     if len(point) < 2:
         return words(next(iter(point.values()), label))
     return ", ".join(f"{words(axis)} {words(value)}" for axis, value in point.items())

@@ -15,19 +15,14 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from retrofit.analysis.comparison import HELD_OUT, METRIC, SEEN, UNSEEN, compare_runs
+from retrofit.analysis import comparison
+from retrofit.analysis.comparison import METRIC, compare_runs
+from retrofit.analysis.finding_results import COLUMNS, ELSEWHERE, ENVIRONMENT, RETENTION, TRAINING, UNSEEN
 from retrofit.analysis.run_results import is_retention
-from retrofit.artefacts import write_json, write_text
+from retrofit.analysis.significance import CELL
+from retrofit.artefacts import read_object, write_json, write_text
 from retrofit.errors import UserError
-
-RESULTS, POINTS, COMPARISON, LANGUAGES, CURVES, ENVIRONMENT = (
-    "results.csv",
-    "points.csv",
-    "comparison.csv",
-    "languages.csv",
-    "curves.csv",
-    "environment.json",
-)
+from retrofit.sweep_points import point_label
 
 _PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "sentence-transformers", "numpy")
 
@@ -62,18 +57,13 @@ class SweptRun:
         return point_label(self.sweep["point"])
 
 
-def point_label(point: Mapping[str, Any]) -> str:
-    """Return a point of a grid in one line: ``n_tasks=2, n_languages=4``."""
-    return ", ".join(f"{axis}={value}" for axis, value in point.items())
-
-
 def domain_of(group: str) -> str:
-    """Return what a group is to the training: ``training``, ``unseen_languages``, ``retention`` or ``elsewhere``."""
-    if group in (SEEN, HELD_OUT):
-        return "training"
-    if group == UNSEEN:
-        return "unseen_languages"
-    return "retention" if is_retention(group) else "elsewhere"
+    """Return what a group is to the training, a key of ``finding_results.DOMAINS``."""
+    if group == comparison.SEEN:
+        return TRAINING
+    if group == comparison.UNSEEN:
+        return UNSEEN
+    return RETENTION if is_retention(group) else ELSEWHERE
 
 
 def swept_runs(folder: Path) -> list[SweptRun]:
@@ -88,7 +78,7 @@ def swept_runs(folder: Path) -> list[SweptRun]:
     runs = []
     for path in sorted(folder.glob("*/config.yaml")):
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if config.get("sweep") and _is_finished(path.parent):
+        if config.get("sweep") and read_object(path.parent / "status.json").get("state") == "finished":
             runs.append(SweptRun(path.parent, config))
     if not runs:
         raise UserError(f"{folder}: no finished run of a sweep; retrofit train sweep=NAME makes them")
@@ -113,25 +103,26 @@ def collect_sweeps(folders: Sequence[Path], output: Path) -> None:
         runs = swept_runs(folder)
         name = str(runs[0].sweep["name"])
         log.info("%s: %d finished runs", name, len(runs))
-        for file, table in _tables(runs).items():
+        for key, table in _tables(runs).items():
             table.insert(0, "sweep", name)
-            tables.setdefault(file, []).append(table)
+            # Points have their axes besides.
+            others = [column for column in table if key == "points" and column not in COLUMNS[key]]
+            tables.setdefault(key, []).append(table[[*COLUMNS[key], *others]])
         commands.append(f"retrofit train sweep={name}")
         machine = _figures(runs[0])["machine"]
     output.mkdir(parents=True, exist_ok=True)
-    for file, parts in tables.items():
-        write_text(output / file, pd.concat(parts, ignore_index=True).to_csv(index=False, float_format="%.5g"))
+    for key, parts in tables.items():
+        write_text(output / f"{key}.csv", pd.concat(parts, ignore_index=True).to_csv(index=False, float_format="%.5g"))
     write_json(output / ENVIRONMENT, _environment(commands, machine))
 
 
 def _tables(runs: Sequence[SweptRun]) -> dict[str, pd.DataFrame]:
-    """Return the tables of one sweep by the name of their file."""
+    """Return the tables of one sweep by name, as in ``finding_results.COLUMNS``."""
     by_point = {(run.point, run.seed): run.path for run in runs}
     if len(by_point) < len(runs):
         raise UserError(f"{runs[0].path.parent}: holds runs of the same point and seed; move those of before away")
     reference = point_label(runs[0].sweep["reference"])
     compared = compare_runs(by_point, reference, "point")
-    scored = pd.concat([_means(run) for run in runs])
     results = compared.runs.rename(columns={METRIC: "value"})
     results["domain"] = results["group"].map(domain_of)
     results["metric"] = METRIC
@@ -139,40 +130,29 @@ def _tables(runs: Sequence[SweptRun]) -> dict[str, pd.DataFrame]:
     results["queries"] = results["group"].map(queries)
     differences = pd.concat([compared.gains, compared.differences], ignore_index=True)
     differences["domain"] = differences["group"].map(domain_of)
-    columns = ["point", "group", "domain", "against", "seeds", "queries", "difference"]
     return {
-        RESULTS: results[["point", "seed", "group", "domain", "metric", "queries", "base", "value", "gain"]],
-        POINTS: pd.DataFrame([_point(run) for run in runs]),
-        COMPARISON: differences[[*columns, "low", "high", "seeds_up", "p", "p_holm"]],
-        LANGUAGES: _languages(scored, _languages_trained_in(runs)),
-        CURVES: pd.concat([_curve(run) for run in runs]),
+        "results": results,
+        "points": pd.DataFrame([_point(run) for run in runs]),
+        "comparison": differences,
+        "languages": _languages(runs),
+        "curves": pd.concat([_curve(run) for run in runs]),
     }
-
-
-def _languages_trained_in(runs: Sequence[SweptRun]) -> set[str]:
-    """Return the languages that any of the runs was trained in."""
-    languages: set[str] = set()
-    for run in runs:
-        manifest = json.loads((run.path / "data_manifest.json").read_text(encoding="utf-8"))
-        languages.update(row["language"] for row in manifest["pairs_by_task_and_language"])
-    return languages
 
 
 def _means(run: SweptRun) -> pd.DataFrame:
     """Return base and retrofitted of every cell of a run."""
     metrics = pd.read_csv(run.path / "metrics.csv", keep_default_na=False).query(f"metric == '{METRIC}'")
-    keys = ["suite", "task", "query_language"]
-    cells = metrics.pivot_table(index=keys, columns="model", values="value").reset_index()
+    cells = metrics.pivot_table(index=CELL, columns="model", values="value").reset_index()
     base = metrics[metrics["model"] == "base"]
-    queries = base.groupby(keys)["n_queries"].sum().reset_index(name="queries")
-    return cells.merge(queries, on=keys).assign(point=run.point, seed=run.seed)
+    queries = base.groupby(CELL)["n_queries"].sum().reset_index(name="queries")
+    return cells.merge(queries, on=CELL).assign(point=run.point, seed=run.seed)
 
 
-def _languages(cells: pd.DataFrame, seen: set[str]) -> pd.DataFrame:
+def _languages(runs: Sequence[SweptRun]) -> pd.DataFrame:
     """Return the mean over tasks, then over seeds, of every language of every suite."""
-    held_out = cells["suite"] == HELD_OUT
-    known = cells["query_language"].isin(seen).map({True: SEEN, False: UNSEEN})
-    cells = cells.assign(group=cells["suite"].where(~held_out, known), language=cells["query_language"])
+    groups = comparison.cell_groups(run.path for run in runs)
+    cells = pd.concat([_means(run) for run in runs]).merge(groups, on=CELL)
+    cells = cells.rename(columns={"query_language": "language"})
     keys = ["point", "group", "language"]
     of_run = cells.groupby([*keys, "seed"]).agg(
         queries=("queries", "sum"), base=("base", "mean"), value=("retrofitted", "mean")
@@ -233,11 +213,3 @@ def _commit() -> str | None:
         cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _is_finished(path: Path) -> bool:
-    try:
-        status = json.loads((path / "status.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(status.get("state") == "finished")

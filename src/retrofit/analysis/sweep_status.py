@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from retrofit.analysis.run_results import one_line
-from retrofit.artefacts import is_held
+from retrofit.artefacts import is_held, read_object
 
 PLAN = "sweep.json"
 """What the last multirun wrote into the folder of an experiment: ``command``, and ``jobs`` (``run``, ``overrides``)."""
@@ -26,6 +25,9 @@ STATES = ("done", "running", "failed", "killed", "waiting")
 State = Literal["done", "running", "failed", "killed", "waiting"]
 
 REASON_LENGTH = 300
+
+WIDTH = 1000
+"""Columns where it is no terminal: paths and reasons are there to be copied, and no line is broken."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class ExperimentStatus:
         Args:
             folder: ``<runs>/<experiment>``, which may not exist.
         """
-        jobs = _json(folder / PLAN).get("jobs", [])
+        jobs = read_object(folder / PLAN).get("jobs", [])
         shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
         planned = {job["run"]: " ".join(each for each in job["overrides"] if each not in shared) for job in jobs}
         begun = sorted(path.parent.name for path in folder.glob("*/status.json"))
@@ -144,21 +146,13 @@ def broken_runs(status: ExperimentStatus) -> RenderableType:
     return Text("\n").join(lines)
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return a console that breaks no line where it is not a terminal: paths and reasons are there to be copied."""
-    screen = Console(markup=False, emoji=False, highlight=False, stderr=stderr)
-    return (
-        screen if screen.is_terminal else Console(markup=False, emoji=False, highlight=False, stderr=stderr, width=1000)
-    )
-
-
 def _run_state(path: Path, overrides: str) -> RunState:
-    status = _json(path / "status.json")
+    status = read_object(path / "status.json")
     if not status:
         return RunState(path, "waiting", "", 0, overrides)
     held = status.get("state") == "running" and is_held(path)
     if held:
-        status = _json(path / "status.json")  # it may have ended before it was asked for
+        status = read_object(path / "status.json")  # it may have ended before it was asked for
     states: dict[Any, State] = {"finished": "done", "failed": "failed"}
     state = states.get(status.get("state"), "running" if held else "killed")
     reason = str(status.get("reason", "")) if state == "failed" else ""
@@ -185,11 +179,3 @@ def _time_left(status: ExperimentStatus) -> str:
 
 def _duration(seconds: float) -> str:
     return str(datetime.timedelta(seconds=round(seconds)))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

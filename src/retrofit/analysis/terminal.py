@@ -40,13 +40,18 @@ def show_run(run_folder: Path) -> None:
     _show_places(screen, run_folder)
 
 
-def console() -> Console:
-    """Return standard output as a console that shows texts as they stand, at least 100 columns wide."""
+def console(*, stderr: bool = False, width: int = 100) -> Console:
+    """Return standard output as a console that shows texts as they stand.
+
+    Args:
+        stderr: standard error instead.
+        width: columns that a file or a pipe gets at least; a terminal has its own.
+    """
     # Texts come from a corpus: what looks like markup or an emoji's name in them is to be shown as it stands.
-    screen = Console(markup=False, emoji=False, highlight=False)
-    if screen.is_terminal:
-        return screen
-    return Console(markup=False, emoji=False, highlight=False, width=max(100, shutil.get_terminal_size().columns))
+    screen = Console(markup=False, emoji=False, highlight=False, stderr=stderr)
+    if not screen.is_terminal:
+        screen.width = max(width, shutil.get_terminal_size().columns)
+    return screen
 
 
 def _language_table(results: Comparison, suite: str) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+from retrofit.analysis.comparison import SEEN, UNSEEN
 from retrofit.analysis.effects import Effect, Effects, factorial_effects
 from retrofit.analysis.figures import signed
 from retrofit.analysis.finding_results import (
@@ -16,13 +17,13 @@ from retrofit.analysis.finding_results import (
     TRAINING,
     Contrast,
     SweepResults,
-    axes,
     numbered,
     valued,
 )
 from retrofit.analysis.findings import FINDINGS, NOT_MEASURED, Check, Verdict
 from retrofit.analysis.pages import words
 from retrofit.analysis.saturation import Saturation, saturation
+from retrofit.sweep_points import point_axes
 
 HARDLY = 0.5
 """A source gains hardly anything where it gains less than this share of what the other does."""
@@ -82,13 +83,13 @@ def told_p(p: float) -> str:
 
 def point_name(label: str) -> str:
     """Return a point as it is read: the value of its only axis, or all of them."""
-    values = axes(label)
+    values = point_axes(label)
     return words(next(iter(values.values()))) if len(values) == 1 else words(label)
 
 
 def read_as(group: str) -> str:
     """Return a group as it is read."""
-    names = {"held_out, seen": DOMAINS[TRAINING], "held_out, unseen": "held out, other languages"}
+    names = {SEEN: DOMAINS[TRAINING], UNSEEN: DOMAINS["unseen_languages"]}
     return names.get(group, words(group))
 
 

@@ -7,7 +7,8 @@ import functools
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,20 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning")
 
 
+@contextmanager
+def exits_on_user_error(name: str) -> Iterator[None]:
+    """End the process with one line and status 2 where a :class:`UserError` is raised.
+
+    Args:
+        name: of the command.
+    """
+    try:
+        yield
+    except UserError as error:
+        print(f"retrofit {name}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
 def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Return a decorator that makes a function of a configuration a command-line entry point.
 
@@ -85,13 +100,9 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
         @functools.wraps(function)
         def run(config: DictConfig) -> None:
             register_resolvers()  # a launcher may have started this process
-            try:
+            single = HydraConfig.get().mode != RunMode.MULTIRUN
+            with exits_on_user_error(name) if single else nullcontext():
                 function(config)
-            except UserError as error:
-                if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    raise
-                print(f"retrofit {name}: {error}", file=sys.stderr)
-                sys.exit(2)
 
         entry: Callable[[], None] = hydra.main(
             version_base="1.3", config_path=str(configuration_folder()), config_name=name

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from retrofit.commands.application import as_dictionary, without_paths
+from retrofit.commands.application import as_dictionary, exits_on_user_error, without_paths
 from retrofit.errors import UserError
 
 
@@ -33,11 +33,9 @@ class Multirun(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Write ``sweep.json`` into the folder of each experiment that jobs belong to."""
         try:
-            _check_launcher(config)
-            self._plan(config)
-        except UserError as error:
-            print(f"retrofit train: {error}", file=sys.stderr)
-            sys.exit(2)
+            with exits_on_user_error("train"):
+                _check_launcher(config)
+                self._plan(config)
         except HydraException:  # a job that does not compose: Hydra itself says so next, and starts none
             return
         # At the exit: where a launcher breaks down, or the user has had enough, it is wanted most.
@@ -68,10 +66,11 @@ class Multirun(Callback):
         return [ExperimentStatus.read(folder).of(names) for folder, names in self.planned.items()]
 
     def _account(self) -> None:
-        from retrofit.analysis.sweep_status import console, shown
+        from retrofit.analysis.sweep_status import WIDTH, shown
+        from retrofit.analysis.terminal import console
 
         statuses = self._statuses()
-        screen = console(stderr=True)
+        screen = console(stderr=True, width=WIDTH)
         screen.print(shown(statuses))
         if any(status.broken for status in statuses):
             screen.print("the same command takes these up again, and leaves alone what is done")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from retrofit.commands.application import command
+from retrofit.commands.application import command, exits_on_user_error
 from retrofit.errors import UserError
 
 if TYPE_CHECKING:
@@ -152,11 +152,8 @@ def _until_nobody_reads() -> Iterator[None]:
 
 def main() -> None:
     """Turn the positional arguments into overrides and start."""
-    try:
+    with exits_on_user_error("search"):
         sys.argv[1:] = with_overrides(sys.argv[1:])
-    except UserError as error:
-        print(f"retrofit search: {error}", file=sys.stderr)
-        sys.exit(2)
     _search()
 
 

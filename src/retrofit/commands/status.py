@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from retrofit.commands.application import as_dictionary, command, configuration_folder
+from retrofit.commands.application import as_dictionary, command, configuration_folder, exits_on_user_error
 from retrofit.errors import UserError
 
 
@@ -18,17 +18,18 @@ def main(config: DictConfig) -> None:
     """Show the experiments below ``paths.runs``, once or until Ctrl-C."""
     from rich.live import Live
 
-    from retrofit.analysis.sweep_status import console, shown
+    from retrofit.analysis.sweep_status import WIDTH, shown
+    from retrofit.analysis.terminal import console
 
     resolved = as_dictionary(config)
     watch = resolved["watch"]
     if watch is not None and (isinstance(watch, bool) or not isinstance(watch, int | float) or watch <= 0):
         raise UserError(f"watch={watch}: expected seconds between two looks, more than 0, or null")
     if watch is None:
-        console().print(shown(_statuses(resolved)))
+        console(width=WIDTH).print(shown(_statuses(resolved)))
         return
     try:
-        with Live(shown(_statuses(resolved)), console=console(), auto_refresh=False) as live:
+        with Live(shown(_statuses(resolved)), console=console(width=WIDTH), auto_refresh=False) as live:
             while True:
                 time.sleep(watch)
                 live.update(shown(_statuses(resolved)), refresh=True)
@@ -75,15 +76,12 @@ def start() -> None:
 
     Of ``retrofit train`` a sweep is a group: chosen here as there, it would make a multirun of this command.
     """
-    try:
+    with exits_on_user_error("status"):
         sys.argv[1:] = [
             f"experiment_name={experiment_of(name)}" if key == "sweep" else argument
             for argument in sys.argv[1:]
             for key, _, name in [argument.partition("=")]
         ]
-    except UserError as error:
-        print(f"retrofit status: {error}", file=sys.stderr)
-        sys.exit(2)
     main()
 
 

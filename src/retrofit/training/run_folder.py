@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from retrofit.artefacts import (
     UNNAMED_KEYS,
     alone_in,
     fingerprint,
+    read_object,
     remove_leftovers,
     storage_error,
     write_json,
@@ -102,11 +102,7 @@ class RunFolder:
     @property
     def status(self) -> dict[str, Any]:
         """What ``status.json`` says; empty for a run that never started or whose file cannot be read."""
-        try:
-            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return status if isinstance(status, dict) else {}
+        return read_object(self.path / "status.json")
 
     @property
     def is_finished(self) -> bool:

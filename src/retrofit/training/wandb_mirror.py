@@ -15,6 +15,7 @@ import pandas as pd
 
 from retrofit.errors import one_line
 from retrofit.evaluation.summary import language_means
+from retrofit.sweep_points import point_label
 from retrofit.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ def _names(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
     sweep = config.get("sweep")
     if sweep is None:
         return {"name": f"{config['experiment_name']}-{fingerprint}"}
-    point = ", ".join(f"{axis}={value}" for axis, value in sweep["point"].items())
+    point = point_label(sweep["point"])
     return {"name": f"{point}, seed {config['seed']}", "job_type": point, "tags": [sweep["finding"]]}
 
 
