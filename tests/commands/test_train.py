@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from tests.commands.workplace import KEY, Workplace, read_json, same, snapshot, weights
+from tests.evaluation.beir_folders import beir
 
 from retrofit.data.selection import select
 from retrofit.data.storage import PAIRS, REPORT, read_records
@@ -253,7 +254,23 @@ def test_every_way_to_train_runs(tmp_path: Path, in_process: Callable[..., Path]
     assert all(np.isfinite(tensor).all() for tensor in weights(run).values())
 
 
-def test_training_measures_the_retrieval_suites_only(in_process: Callable[..., Path], tmp_path: Path) -> None:
+def test_training_measures_the_retrieval_suites_and_the_folders(
+    in_process: Callable[..., Path], tmp_path: Path
+) -> None:
+    passages = [{"_id": f"p{number}", "text": text} for number, text in enumerate(("Akku leer", "Licht an", "Tür zu"))]
+    queries = [{"_id": "q1", "text": "Ist das Licht an?", "lang": "de"}, {"_id": "q2", "text": "Akku?", "lang": "de"}]
+    faq = beir(tmp_path / "faq", passages, queries, "query-id\tcorpus-id\tscore\nq1\tp1\t1\nq2\tp0\t1\n")
     bitext = "{kind: bitext, source: embedded, tasks: [bitext], languages: null, max_sentences: 5}"
-    run = in_process(tmp_path, f"+evaluation.suites.bitext={bitext}", "batching.steps=4", "export=retrofitted")
-    assert set(pd.read_csv(run / "metrics.csv")["suite"]) == {"held_out", "retention_leads", "retention_bitext"}
+    run = in_process(
+        tmp_path, f"+evaluation.suites.bitext={bitext}", f"folders=[{{path: '{faq}', max_queries: 1}}]",
+        "batching.steps=4", "export.interpolation=[0.5,1.0]",
+    )  # fmt: skip
+    metrics = pd.read_csv(run / "metrics.csv")
+    assert set(metrics["suite"]) == {"held_out", "retention_leads", "retention_bitext", "faq"}
+    ours = metrics[metrics["suite"] == "faq"]
+    assert set(ours["model"]) == {"base", "retrofitted"}
+    assert ours[["query_language", "n_queries", "seen_in_training"]].drop_duplicates().values.tolist() == [
+        ["de", 1, False]
+    ]
+    # Judged for the test alone: of the validation, base and two weights, they are no part.
+    assert len(list((tmp_path / "cache" / "evaluations").rglob("results.parquet"))) == 2 * 4 + 3 * 3

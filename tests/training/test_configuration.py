@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,6 +163,30 @@ def test_a_broken_rule_names_its_key(train_config: Compose, key: str, overrides:
     assert message.startswith(f"{key}=")
     assert ": expected " in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ("FOLDER", "folders=FOLDER: expected a list"),
+        ("[FOLDER/nowhere]", "folders[0]=FOLDER/nowhere: no such folder"),
+        ("[{path:FOLDER,max_queries:0}]", "folders.own.max_queries"),
+        ("[{path:FOLDER,kind:bitext}]", "folders: own is of kind bitext: expected retrieval"),
+        (
+            "[{path:FOLDER,name:held_out}]",
+            "folders=[{'path': 'FOLDER', 'name': 'held_out'}]: expected folders with names",
+        ),
+    ],
+)
+def test_folders_that_training_cannot_measure(
+    train_config: Compose, tmp_path: Path, folders: str, message: str
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    with pytest.raises(UserError) as caught:
+        check(train_config("folders=" + folders.replace("FOLDER", str(folder))))
+    assert str(caught.value).startswith(message.replace("FOLDER", str(folder)))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

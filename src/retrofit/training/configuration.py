@@ -50,6 +50,11 @@ def check(config: Mapping[str, Any]) -> None:
     for holds, key, expected in itertools.chain(_rules(config), _loss_rules(config["loss"])):
         if not holds:
             raise _error(config, key, expected)
+    for name, suite in _check_folders(config).items():
+        if suite["kind"] != "retrieval":
+            raise UserError(
+                f"folders: {name} is of kind {suite['kind']}: expected retrieval; retrofit evaluate has others"
+            )
     weights_to_try(config["export"]["interpolation"])
 
 
@@ -82,10 +87,7 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
     evaluation = config["evaluation"]
     _check_numbers(config, EVALUATION_NUMBERS)
     _check_choices(config, EVALUATION_CHOICES)
-    of_folders = suites_of_folders(config["folders"])
-    twice = sorted(evaluation["suites"].keys() & of_folders.keys())
-    if twice:
-        raise _error(config, "folders", f"folders with names that differ from those of suites ({', '.join(twice)})")
+    of_folders = _check_folders(config)
     if not (evaluation["suites"] or of_folders or evaluation["benchmark"]):
         raise _error(config, "folders", "at least one, where evaluation has neither suites nor a benchmark")
     rules = (
@@ -96,9 +98,6 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
     for holds, key, expected in itertools.chain(*rules):
         if not holds:
             raise _error(config, key, expected)
-    for holds, key, expected in suite_rules(of_folders, (), "folders"):
-        if not holds:
-            raise UserError(f"{key}: expected {expected}")
 
 
 def check_encoding(config: Mapping[str, Any]) -> None:
@@ -112,6 +111,18 @@ def check_encoding(config: Mapping[str, Any]) -> None:
     for key, expected in (("input", "a file, a folder, a pattern with *, or a URL"), ("output", "a folder to write")):
         if not config[key]:
             raise _error(config, key, expected)
+
+
+def _check_folders(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the suites of the folders that are measured beside those of the evaluation."""
+    suites = suites_of_folders(config["folders"])
+    twice = sorted(config["evaluation"]["suites"].keys() & suites.keys())
+    if twice:
+        raise _error(config, "folders", f"folders with names that differ from those of suites ({', '.join(twice)})")
+    for holds, key, expected in suite_rules(suites, (), "folders"):
+        if not holds:
+            raise UserError(f"{key}: expected {expected}")
+    return suites
 
 
 def check_mining(config: Mapping[str, Any]) -> None:

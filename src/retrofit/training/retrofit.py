@@ -22,6 +22,7 @@ from retrofit.data.storage import PairSource
 from retrofit.data.training_data import TrainingData, evaluation_sources
 from retrofit.engine import LOCAL
 from retrofit.evaluation.evaluate import write_results
+from retrofit.evaluation.suite_tasks import suites_of_folders
 from retrofit.evaluation.suites import evaluate_suites
 from retrofit.evaluation.summary import headline, metrics_frame
 from retrofit.instantiation import instantiate
@@ -118,7 +119,7 @@ class Job:
         return mined
 
     def measure(self, encoder: BiEncoder, weights: str, label: str, *, validation: bool = False) -> pa.Table:
-        """Return per-query results on the test split's retrieval suites, or on the validation split's smaller ones."""
+        """Return per-query results on retrieval: the test split and ``folders``, or less of the validation split."""
         evaluation = self.config["evaluation"]
         suites = {
             name: dict(suite)
@@ -128,6 +129,8 @@ class Job:
         if validation:
             for name, suite in suites.items():
                 suite.update(evaluation["validation"].get(name, {}))
+        else:
+            suites.update(suites_of_folders(self.config["folders"]))
         return evaluate_suites(
             encoder,
             weights,
