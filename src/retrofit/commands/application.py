@@ -58,8 +58,10 @@ def without_paths(config: DictConfig) -> DictConfig:
 
 
 def quiet_libraries() -> None:
-    """Keep advertisements, deprecation notes and progress bars of libraries out of the command's output."""
-    import pytorch_lightning  # noqa: F401 -- sets the level of its own logger when it is imported
+    """Keep advertisements, deprecation notes and progress bars of libraries out of the command's output.
+
+    A command that trains calls it after Lightning is imported, which sets the level of its own logger.
+    """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()

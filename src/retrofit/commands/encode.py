@@ -10,12 +10,14 @@ from retrofit.commands.application import as_dictionary, command, quiet_librarie
 @command("encode")
 def main(config: DictConfig) -> None:
     """Encode what is not encoded yet, showing how far it is, and say where the result lies."""
-    quiet_libraries()
-    from retrofit.evaluation.corpus_encoding import encode_from_configuration
     from retrofit.training.configuration import check_encoding
 
     resolved = as_dictionary(config)
     check_encoding(resolved)
+
+    from retrofit.evaluation.corpus_encoding import encode_from_configuration
+
+    quiet_libraries()
     encode_from_configuration(resolved)
 
 

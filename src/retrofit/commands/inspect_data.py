@@ -12,17 +12,19 @@ from retrofit.commands.application import as_dictionary, command, quiet_librarie
 @command("inspect")
 def main(config: DictConfig) -> None:
     """Write ``data_card.json`` and ``data_card.html`` of the selection a configuration makes, and show them."""
-    quiet_libraries()
+    from retrofit.training.configuration import check_inspection
+
+    resolved = as_dictionary(config)
+    check_inspection(resolved)
+
     from retrofit.analysis.data_card import CARD, show_data_card, write_data_card
     from retrofit.artefacts import fingerprint, write_json
     from retrofit.data.inspection import inspect_selection
     from retrofit.data.training_data import TrainingData, evaluation_sources
     from retrofit.instantiation import instantiate
     from retrofit.models.bi_encoder import load_tokenizer, token_ids
-    from retrofit.training.configuration import check_inspection
 
-    resolved = as_dictionary(config)
-    check_inspection(resolved)
+    quiet_libraries()
     model = resolved["model"]
     tokenizer = load_tokenizer(Path(instantiate(model["checkpoint"])))
     data = TrainingData.prepare(resolved, evaluation_sources(resolved))

@@ -12,14 +12,16 @@ from retrofit.commands.application import as_dictionary, command, quiet_librarie
 @command("mine")
 def main(config: DictConfig) -> None:
     """Mine negatives unless the cache holds them, measure false negatives, and show both."""
-    quiet_libraries()
-    from retrofit.analysis.mining_report import show_mining
-    from retrofit.artefacts import fingerprint
-    from retrofit.negatives.from_configuration import mine_and_measure
     from retrofit.training.configuration import check_mining
 
     resolved = as_dictionary(config)
     check_mining(resolved)
+
+    from retrofit.analysis.mining_report import show_mining
+    from retrofit.artefacts import fingerprint
+    from retrofit.negatives.from_configuration import mine_and_measure
+
+    quiet_libraries()
     named = as_dictionary(without_paths(config))
     del named["engine"]  # where it is computed, not what
     folder = Path(resolved["paths"]["runs"]) / "mining" / fingerprint(named)

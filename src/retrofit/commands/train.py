@@ -26,19 +26,21 @@ def main(config: DictConfig) -> None:
 
     Of several processes, all but the first take part in the training alone.
     """
-    from retrofit.analysis.terminal import show_run
     from retrofit.training.configuration import check
-    from retrofit.training.lightning_trainer import check_machine, is_first_process
-    from retrofit.training.retrofit import take_part
     from retrofit.training.run_folder import RunFolder
 
-    quiet_libraries()
     resolved = as_dictionary(config)
     run = RunFolder.of(as_dictionary(without_paths(config)), Path(resolved["paths"]["runs"]))
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         _carry_out_job(config, resolved, run)
         return
     check(resolved)
+
+    from retrofit.analysis.terminal import show_run
+    from retrofit.training.lightning_trainer import check_machine, is_first_process
+    from retrofit.training.retrofit import take_part
+
+    quiet_libraries()
     check_machine(resolved["trainer"])
     if not is_first_process():
         logging.getLogger("retrofit").setLevel(logging.WARNING)  # the first process says it all
@@ -59,9 +61,16 @@ def _carry_out_job(config: DictConfig, resolved: dict[str, Any], run: RunFolder)
     all jobs it has not started. What became of the jobs is told at the end of the multirun. Who asks the process to
     end (Ctrl-C, SIGTERM: Lightning makes a SystemExit of them) means all of them.
     """
+    from retrofit.training.run_folder import RunInWorkError
+
+    if run.is_finished:
+        log.info("%s is finished", run.path)
+        return
+
     from retrofit.training.configuration import check, check_sweep
     from retrofit.training.lightning_trainer import check_machine
-    from retrofit.training.run_folder import RunInWorkError
+
+    quiet_libraries()
 
     def checked_work() -> None:
         try:
@@ -73,9 +82,6 @@ def _carry_out_job(config: DictConfig, resolved: dict[str, Any], run: RunFolder)
             log.error("%s", error)
             raise
 
-    if run.is_finished:
-        log.info("%s is finished", run.path)
-        return
     try:
         _carry_out(config, run, checked_work)
     except RunInWorkError as error:
