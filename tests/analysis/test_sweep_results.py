@@ -68,7 +68,7 @@ def test_points_languages_and_curves_are_those_of_the_runs(sweep: Path, tmp_path
     curves = pd.read_csv(tmp_path / "F3" / "curves.csv")
     assert curves.groupby(["point", "seed"]).size().tolist() == [3] * 6
     environment = json.loads((tmp_path / "F3" / "environment.json").read_text(encoding="utf-8"))
-    assert environment["commands"] == ["retrofit train sweep=made_up"]
+    assert environment["commands"] == ["retrofit train sweep=paper/made_up"]
     assert environment["machine"]["torch_threads"] == 2
 
 

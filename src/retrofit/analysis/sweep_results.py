@@ -104,7 +104,8 @@ def collect_sweeps(folders: Sequence[Path], output: Path) -> None:
         name = str(runs[0].sweep["name"])
         log.info("%s: %d finished runs", name, len(runs))
         for key, table in _tables(runs).items():
-            table.insert(0, "sweep", name)
+            # Without its size: what is asked of negatives is asked of paper/negatives.
+            table.insert(0, "sweep", name.rpartition("/")[2])
             # Points have their axes besides.
             others = [column for column in table if key == "points" and column not in COLUMNS[key]]
             tables.setdefault(key, []).append(table[[*COLUMNS[key], *others]])
