@@ -106,6 +106,7 @@ def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override
         ("loss.dimension_weights", ["loss=matryoshka", "loss.dimension_weights=[1,1,1,0]"]),
         ("loss.queue_size", ["loss.queue_size=-1"]),
         ("loss.queue_size", ["loss.queue_size=0.5"]),
+        ("adapter.learning_rate", ["adapter.learning_rate=0"]),
         ("optimizer.warmup_fraction", ["optimizer.warmup_fraction=1.5"]),
         ("optimizer.warmup_fraction", ["optimizer.warmup_fraction=-0.5"]),
         ("negatives.random", ["negatives.random=-1"]),

@@ -82,6 +82,7 @@ NUMBERS = (
     Number("loss.queue_size", 0, whole=True),
     Number("anchor.weight", 0),
     Number("anchor.texts", 0, whole=True),
+    Number("adapter.learning_rate", 0, above=True),
     Number("optimizer.warmup_fraction", 0, 1),
     Number("optimizer.clip_norm", 0, above=True, optional=True),
     Number("negatives.given", 0, whole=True),
