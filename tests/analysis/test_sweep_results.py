@@ -85,7 +85,7 @@ def test_what_cannot_be_compared_is_one_line(sweep: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="no finished run of a sweep"):
         collect_sweeps([tmp_path / "nowhere"], tmp_path / "F3")
     shutil.copytree(sweep / "dense-0", sweep / "twice")
-    with pytest.raises(UserError, match="same point and seed"):
+    with pytest.raises(UserError, match=r"dense-0 and .*twice are both negatives=dense with seed 0"):
         collect_sweeps([sweep], tmp_path / "F3")
     shutil.rmtree(sweep / "twice")
     for seed in range(3):

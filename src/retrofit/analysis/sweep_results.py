@@ -119,9 +119,11 @@ def collect_sweeps(folders: Sequence[Path], output: Path) -> None:
 
 def _tables(runs: Sequence[SweptRun]) -> dict[str, pd.DataFrame]:
     """Return the tables of one sweep by name, as in ``finding_results.COLUMNS``."""
-    by_point = {(run.point, run.seed): run.path for run in runs}
-    if len(by_point) < len(runs):
-        raise UserError(f"{runs[0].path.parent}: holds runs of the same point and seed; move those of before away")
+    by_point: dict[tuple[str, int], Path] = {}
+    for run in runs:
+        before = by_point.setdefault((run.point, run.seed), run.path)
+        if before != run.path:
+            raise UserError(f"{before} and {run.path} are both {run.point} with seed {run.seed}; move one away")
     reference = point_label(runs[0].sweep["reference"])
     compared = compare_runs(by_point, reference, "point")
     results = compared.runs.rename(columns={METRIC: "value"})
