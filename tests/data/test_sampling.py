@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrofit.data.sampling import Homogeneous, Mixture, SamplingPlan
+from retrofit.data.sampling import Homogeneous, Mixture, SamplingPlan, steps_of_passes
 from retrofit.data.selection import Stratum
 
 Strata = dict[Stratum, np.ndarray]
@@ -175,6 +175,27 @@ def test_a_small_stratum_gives_batches_of_its_own_size() -> None:
     plan = SamplingPlan(strata, 8, 20, Mixture(0.0, 0.0), 0)
     sizes = {stratum_of(strata, plan.batch(step).rows[0])[0]: len(plan.batch(step).rows) for step in range(20)}
     assert sizes == {"task 0": 3, "task 1": 8}
+
+
+@given(PLANS, st.sampled_from([0.1, 1.0, 2.5, 40.0]))
+def test_a_pass_draws_as_many_pairs_as_there_are(arguments: dict, passes: float) -> None:
+    strata, size, mixture = arguments["strata"], arguments["batch_size"], arguments["mixture"]
+    steps = steps_of_passes(strata, size, passes, mixture)
+    plan = SamplingPlan(**arguments | {"steps": steps})
+    # A batch of several strata may hold a pair twice, and leaves it out: so by what is asked for.
+    drawn = sum(plan._group(step)._size for step in range(steps))
+    pairs = sum(len(rows) for rows in strata.values() if len(rows) > 1)
+    assert steps >= 1
+    # Steps are whole, and each group has a whole number of them.
+    assert abs(drawn - passes * pairs) <= size * (len(strata) + 1)
+
+
+def test_where_strata_are_small_more_steps_make_a_pass() -> None:
+    assert steps_of_passes(laid_out([64] * 10), 64, 1, Mixture()) == 10
+    assert steps_of_passes(laid_out([16] * 10), 64, 1, Mixture()) == 10
+    assert steps_of_passes(laid_out([16] * 8), 64, 1, Mixture(homogeneous="mixed")) == 2
+    with pytest.raises(ValueError, match="two pairs"):
+        steps_of_passes(laid_out([1, 1]), 4, 1, Mixture())
 
 
 def test_strata_are_mixed_and_seeds_differ() -> None:

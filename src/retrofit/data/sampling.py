@@ -71,6 +71,53 @@ class PlannedBatch:
     visits: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Draws:
+    """What there is to draw from: each stratum's share, and the strata that share batches."""
+
+    sizes: dict[Stratum, int]
+    shares: dict[Stratum, float]
+    members: list[list[Stratum]]
+
+    @classmethod
+    def of(cls, strata: Mapping[Stratum, np.ndarray], mixture: Mixture) -> _Draws:
+        sizes = {key: len(rows) for key, rows in sorted(strata.items()) if len(rows) > 1}
+        shares = {key: share for key, share in mixture.shares(sizes).items() if share > 0}
+        if not shares:
+            raise ValueError("no task and language has two pairs; a batch needs a second pair for a negative")
+        members: dict[Stratum, list[Stratum]] = {}
+        for key in shares:
+            members.setdefault(mixture.batch_key(key), []).append(key)
+        return cls(sizes, shares, list(members.values()))
+
+    @property
+    def group_shares(self) -> list[float]:
+        return [sum(self.shares[key] for key in keys) for keys in self.members]
+
+    def batch_sizes(self, batch_size: int) -> list[int]:
+        """Return the pairs of a batch of each group: all there are where they are fewer than asked for."""
+        return [min(batch_size, sum(self.sizes[key] for key in keys)) for keys in self.members]
+
+
+def steps_of_passes(strata: Mapping[Stratum, np.ndarray], batch_size: int, passes: float, mixture: Mixture) -> int:
+    """Return the number of steps, at least one, that draw as many pairs as so many passes over all strata have.
+
+    Where strata are small, batches are smaller than asked for, and more of them make a pass.
+
+    Args:
+        strata: row numbers of each stratum.
+        batch_size: pairs a step.
+        passes: may be part of one.
+        mixture: in which proportions, and what shares a batch.
+
+    Raises:
+        ValueError: no batch would hold two pairs.
+    """
+    draws = _Draws.of(strata, mixture)
+    drawn_a_step = np.dot(draws.group_shares, draws.batch_sizes(batch_size))
+    return max(1, round(passes * sum(draws.sizes[key] for key in draws.shares) / float(drawn_a_step)))
+
+
 class SamplingPlan:
     """The batches of a run.
 
@@ -94,21 +141,18 @@ class SamplingPlan:
         Raises:
             ValueError: no batch would hold two pairs, so none would hold a negative.
         """
-        sizes = {key: len(rows) for key, rows in sorted(strata.items()) if len(rows) > 1}
-        shares = {key: share for key, share in mixture.shares(sizes).items() if share > 0}
-        if not shares:
-            raise ValueError("no task and language has two pairs; a batch needs a second pair for a negative")
-        members: dict[Stratum, list[Stratum]] = {}
-        for key in shares:
-            members.setdefault(mixture.batch_key(key), []).append(key)
-        turns = _apportion([sum(shares[key] for key in keys) for keys in members.values()], steps)
-        in_order = np.repeat(np.arange(len(members), dtype=np.int32), turns)
+        draws = _Draws.of(strata, mixture)
+        shares = draws.shares
+        turns = _apportion(draws.group_shares, steps)
+        in_order = np.repeat(np.arange(len(turns), dtype=np.int32), turns)
         self._group_of_step = np.random.default_rng([seed, 0]).permutation(in_order)
         self._turn_of_step = _ranks(self._group_of_step)
         passes = {key: _Passes(strata[key], (seed, 1, number)) for number, key in enumerate(shares)}
         self._groups = [
-            _Group([passes[key] for key in keys], [shares[key] for key in keys], batch_size, turn, (seed, 2, number))
-            for number, (keys, turn) in enumerate(zip(members.values(), turns.tolist(), strict=True))
+            _Group([passes[key] for key in keys], [shares[key] for key in keys], size, turn, (seed, 2, number))
+            for number, (keys, size, turn) in enumerate(
+                zip(draws.members, draws.batch_sizes(batch_size), turns.tolist(), strict=True)
+            )
         ]
 
     def __len__(self) -> int:
@@ -153,11 +197,11 @@ class _Group:
     """Strata that share batches: as many draws of each as its share says, in shuffled order."""
 
     def __init__(
-        self, strata: list[_Passes], shares: list[float], batch_size: int, turns: int, seed: tuple[int, ...]
+        self, strata: list[_Passes], shares: list[float], size: int, turns: int, seed: tuple[int, ...]
     ) -> None:
         self._strata = strata
         self._ends = np.cumsum([len(passes.rows) for passes in strata])
-        self._size = min(batch_size, int(self._ends[-1]))
+        self._size = size
         if len(strata) > 1:
             draws = _apportion(shares, turns * self._size)
             in_order = np.repeat(np.arange(len(strata), dtype=np.int16), draws)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from retrofit.data.curation.artefact import Curation, curated_rows
-from retrofit.data.sampling import Mixture, SamplingPlan
+from retrofit.data.sampling import Mixture, SamplingPlan, steps_of_passes
 from retrofit.data.selection import (
     cap_per_language,
     count_by,
@@ -98,14 +99,24 @@ class TrainingData:
             UserError: no batch would hold two pairs.
         """
         batching = config["batching"]
-        steps = batching["steps"] or max(1, round(batching["epochs"] * len(self.rows) / batching["batch_size"]))
-        alpha = batching["alpha"]
-        mixture = Mixture(alpha["task"], alpha["language"], config["task_mix"]["weights"], batching["homogeneous"])
+        steps = batching["steps"] or self.steps(config, batching["epochs"])
         groups = strata(self.source.pairs, self.rows)
-        try:
-            return SamplingPlan(groups, batching["batch_size"], steps, mixture, config["seed"])
-        except ValueError as error:
-            raise UserError(f"{error} (data_scale, task_mix.tasks, languages.languages)") from error
+        with _selection_named():
+            return SamplingPlan(groups, batching["batch_size"], steps, _mixture(config), config["seed"])
+
+    def steps(self, config: Mapping[str, Any], epochs: float) -> int:
+        """Return the number of steps, at least one, of so many passes over the selection.
+
+        Args:
+            config: resolved; ``batching`` and ``task_mix.weights`` are read.
+            epochs: may be part of one.
+
+        Raises:
+            UserError: no batch would hold two pairs.
+        """
+        with _selection_named():
+            groups = strata(self.source.pairs, self.rows)
+            return steps_of_passes(groups, config["batching"]["batch_size"], epochs, _mixture(config))
 
     def manifest(self) -> dict[str, Any]:
         """Return what was read, left out and selected, JSON-like: the part of a run's data manifest that is data."""
@@ -120,3 +131,18 @@ class TrainingData:
                 dict(zip((*names, "pairs"), (*key, pairs), strict=True)) for key, pairs in counts.items()
             ],
         }
+
+
+def _mixture(config: Mapping[str, Any]) -> Mixture:
+    batching = config["batching"]
+    alpha = batching["alpha"]
+    return Mixture(alpha["task"], alpha["language"], config["task_mix"]["weights"], batching["homogeneous"])
+
+
+@contextmanager
+def _selection_named() -> Iterator[None]:
+    """Turn what the sampling plan cannot do into an error that names the keys of the selection."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{error} (data_scale, task_mix.tasks, languages.languages)") from error

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,16 @@ class _InTraining:
         return self.encoder
 
 
-def steps_between(settings: Mapping[str, Any], pairs: int, batch_size: int) -> int | None:
+def steps_between(settings: Mapping[str, Any], steps_of: Callable[[float], int]) -> int | None:
     """Return the number of steps after which negatives are mined anew, None for never.
 
     Args:
         settings: the values of ``negatives.mined``.
-        pairs: how many are trained on.
-        batch_size: pairs a step.
+        steps_of: returns the steps of so many passes over what is trained on.
     """
     steps: int | None = settings["refresh_every_steps"]
     if steps is None and settings["refresh_every_epochs"] is not None:
-        steps = max(1, round(settings["refresh_every_epochs"] * pairs / batch_size))
+        steps = steps_of(settings["refresh_every_epochs"])
     return steps
 
 

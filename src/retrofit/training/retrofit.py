@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -318,7 +319,7 @@ def _refreshes(job: Job, encoder: BiEncoder, current: CurrentNegatives | None) -
     if current is None:
         return []
     settings = job.config["negatives"]["mined"]
-    every = steps_between(settings, len(job.data.rows), job.config["batching"]["batch_size"])
+    every = steps_between(settings, partial(job.data.steps, job.config))
     if every is None:
         return []
     return [RefreshNegatives(job.run.path, miner_of(job.config, job.data, LOCAL), encoder, current, every)]
