@@ -148,7 +148,7 @@ def _write_sweep(
         for seed in SEEDS:
             tables["points"].append({
                 "sweep": sweep, "point": name, "seed": seed, **point, "run": f"{zlib.crc32(name.encode()):08x}{seed}",
-                "pairs": 10_000, "steps": 157, "training_seconds": 200 + 10 * number,
+                "pairs": 10_000, "steps": 157, "negatives_per_query": 63, "training_seconds": 200 + 10 * number,
                 "pairs_per_second": round(10_000 / (200 + 10 * number), 1), "total_seconds": 300 + 10 * number,
             })  # fmt: skip
             tables["curves"] += [

@@ -51,5 +51,6 @@ def write_swept_run(folder: Path, point: Mapping[str, Any], seed: int, gain: flo
     manifest = {"pairs": 100, "pairs_by_task_and_language": trained}
     (path / "data_manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     curve = pd.DataFrame({"step": [1, 2, 3], "loss": [2.0, 1.0, 0.5], "pairs_per_second": [1.0, 5.0, 9.0]})
+    curve["negatives_per_query"] = [19.0, 20.0, 40.0]
     curve.to_csv(path / "training_curve.csv", index=False)
     return path

@@ -177,6 +177,8 @@ def _point(run: SweptRun) -> dict[str, Any]:
         "run": run.path.name,
         "pairs": manifest["pairs"],
         "steps": int(curve["step"].max()),
+        # Of the step: it says how large batches were, where task and language have few pairs.
+        "negatives_per_query": curve["negatives_per_query"].median(),
         "training_seconds": seconds["training"],
         "pairs_per_second": curve["pairs_per_second"].median(),
         "total_seconds": seconds["total"],
