@@ -94,6 +94,8 @@ def test_what_cannot_be_compared_is_one_line(sweep: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match="no finished run of negatives=in_batch"):
         collect_sweeps([sweep], tmp_path / "F3")
     assert not (tmp_path / "F3").exists()
+    collect_sweeps([sweep], tmp_path / "F3", "negatives=dense")
+    assert set(pd.read_csv(tmp_path / "F3" / "comparison.csv")["against"]) == {"base"}  # nothing else is left
 
 
 def test_domains() -> None:

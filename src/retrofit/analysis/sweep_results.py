@@ -85,7 +85,7 @@ def swept_runs(folder: Path) -> list[SweptRun]:
     return runs
 
 
-def collect_sweeps(folders: Sequence[Path], output: Path) -> None:
+def collect_sweeps(folders: Sequence[Path], output: Path, reference: str | None = None) -> None:
     """Write the tables of sweeps that belong to one finding.
 
     A point is compared where it has the seeds that the sweep's reference has.
@@ -93,6 +93,7 @@ def collect_sweeps(folders: Sequence[Path], output: Path) -> None:
     Args:
         folders: of one sweep's runs each.
         output: the folder that the tables go to; it is made where it does not exist.
+        reference: label of the point that others are compared with; None takes what each sweep says.
 
     Raises:
         UserError: a sweep has no finished run, or none of its reference.
@@ -103,7 +104,7 @@ def collect_sweeps(folders: Sequence[Path], output: Path) -> None:
         runs = swept_runs(folder)
         name = str(runs[0].sweep["name"])
         log.info("%s: %d finished runs", name, len(runs))
-        for key, table in _tables(runs).items():
+        for key, table in _tables(runs, reference or point_label(runs[0].sweep["reference"])).items():
             # Without its size: what is asked of negatives is asked of paper/negatives.
             table.insert(0, "sweep", name.rpartition("/")[2])
             # Points have their axes besides.
@@ -117,14 +118,13 @@ def collect_sweeps(folders: Sequence[Path], output: Path) -> None:
     write_json(output / ENVIRONMENT, _environment(commands, machine))
 
 
-def _tables(runs: Sequence[SweptRun]) -> dict[str, pd.DataFrame]:
+def _tables(runs: Sequence[SweptRun], reference: str) -> dict[str, pd.DataFrame]:
     """Return the tables of one sweep by name, as in ``finding_results.COLUMNS``."""
     by_point: dict[tuple[str, int], Path] = {}
     for run in runs:
         before = by_point.setdefault((run.point, run.seed), run.path)
         if before != run.path:
             raise UserError(f"{before} and {run.path} are both {run.point} with seed {run.seed}; move one away")
-    reference = point_label(runs[0].sweep["reference"])
     compared = compare_runs(by_point, reference, "point")
     results = compared.runs.rename(columns={METRIC: "value"})
     results["domain"] = results["group"].map(domain_of)

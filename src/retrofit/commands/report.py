@@ -31,7 +31,7 @@ def make_report(config: DictConfig) -> None:
         if not folder.is_dir():
             raise UserError(f"sweep={name}: no runs in {folder}; 'retrofit train -m sweep={name}' makes them")
     tables = Path(output or runs[0].parent / "reports" / "_".join(folder.name for folder in runs))
-    collect_sweeps(runs, tables)
+    collect_sweeps(runs, tables, resolved["reference"])
     show_written(write_sweep(tables, Path(page or tables / PAGE)))
 
 
