@@ -54,7 +54,7 @@ def test_figures_of_the_tables_are_those_of_the_files(page: str, measured: tuple
         assert f"{signed(row.difference)} {signed(row.low)} to {signed(row.high)} {row.seeds_up} of 3" in text
     for row in pd.read_csv(folder / "languages.csv").itertuples():
         assert f">{signed(row.gain, 3)}<" in page
-    assert "synthetic 3 10,000 157 47.6 3.5 5.2" in text
+    assert "synthetic 3 10,000 157 63 47.6 3.5 5.2" in text
 
 
 def test_each_figure_is_written_for_those_without_the_page(measured: tuple[Path, Written]) -> None:

@@ -63,10 +63,10 @@ def test_a_sweep_is_collected_and_shown(
 ) -> None:
     from retrofit.commands.report import main
 
-    asked: list[Path] = []
+    asked: list[tuple[list[Path], str | None]] = []
 
-    def collect_sweeps(runs: list[Path], output: Path) -> None:
-        asked.extend(runs)
+    def collect_sweeps(runs: list[Path], output: Path, reference: str | None) -> None:
+        asked.append((runs, reference))
         write_results(output, [sweep for sweep in SWEEPS["F3_negatives"] if sweep[0] == "negatives"])
 
     collecting = types.ModuleType("retrofit.analysis.sweep_results")
@@ -74,9 +74,9 @@ def test_a_sweep_is_collected_and_shown(
     monkeypatch.setitem(sys.modules, "retrofit.analysis.sweep_results", collecting)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "negatives").mkdir(parents=True)
-    monkeypatch.setattr(sys, "argv", ["retrofit report", override])
+    monkeypatch.setattr(sys, "argv", ["retrofit report", override, "reference='negatives=bm25'"])
     main()
-    assert asked == [Path("runs/negatives")]
+    assert asked == [([Path("runs/negatives")], "negatives=bm25")]
     assert "F3 negatives: reproduced\n" in capsys.readouterr().out
     folder = tmp_path / "runs" / "reports" / "negatives"
     assert (folder / "figure.svg").is_file()
