@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from retrofit.data.sampling import Mixture, steps_of_passes
 from retrofit.data.storage import PairSource
 from retrofit.errors import UserError
 from retrofit.models.adapters import apply_adapter, merged_weights
@@ -101,7 +102,10 @@ def test_a_resumed_run_takes_up_what_was_mined(refresh: RefreshNegatives, miner:
     assert not list(refresh.run.rglob("vectors.npy")), "embeddings of passing weights are not kept"
 
 
-@pytest.mark.parametrize(("steps", "epochs", "expected"), [(None, None, None), (7, None, 7), (None, 0.5, 8)])
+@pytest.mark.parametrize(
+    ("steps", "epochs", "expected"), [(None, None, None), (7, None, 7), (None, 0.5, 8), (None, 0.001, 1)]
+)
 def test_how_often(steps: int | None, epochs: float | None, expected: int | None) -> None:
     settings = {"refresh_every_steps": steps, "refresh_every_epochs": epochs}
-    assert steps_between(settings, lambda passes: round(16 * passes)) == expected
+    strata = {("task", "de", "de"): np.arange(1000)}
+    assert steps_between(settings, lambda passes: steps_of_passes(strata, 64, passes, Mixture())) == expected

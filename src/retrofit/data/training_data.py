@@ -99,10 +99,10 @@ class TrainingData:
             UserError: no batch would hold two pairs.
         """
         batching = config["batching"]
-        steps = batching["steps"] or self.steps(config, batching["epochs"])
-        groups = strata(self.source.pairs, self.rows)
+        groups, mixture = strata(self.source.pairs, self.rows), _mixture(config)
         with _selection_named():
-            return SamplingPlan(groups, batching["batch_size"], steps, _mixture(config), config["seed"])
+            steps = batching["steps"] or steps_of_passes(groups, batching["batch_size"], batching["epochs"], mixture)
+            return SamplingPlan(groups, batching["batch_size"], steps, mixture, config["seed"])
 
     def steps(self, config: Mapping[str, Any], epochs: float) -> int:
         """Return the number of steps, at least one, of so many passes over the selection.
