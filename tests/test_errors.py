@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from retrofit.errors import one_line
+from retrofit.errors import first_line, one_line
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,11 @@ from retrofit.errors import one_line
 )
 def test_an_error_is_one_line_and_never_an_empty_one(error: Exception, expected: str) -> None:
     assert one_line(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(ValueError("a b\nc"), "a b"), (OSError("\n a\n b"), "a"), (KeyError(), "KeyError"), (OSError(" \n"), "OSError")],
+)
+def test_the_first_line_of_an_error(error: Exception, expected: str) -> None:
+    assert first_line(error) == expected

@@ -12,3 +12,8 @@ class UserError(Exception):
 def one_line(error: BaseException) -> str:
     """Return what an error says as one line; its class where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

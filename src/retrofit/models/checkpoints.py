@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from retrofit.artefacts import MANIFEST, ArtefactStore
-from retrofit.errors import UserError, one_line
+from retrofit.errors import UserError, first_line
 
 TINY_VERSION = 1
 WEIGHTS_AND_TOKENIZER = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
@@ -63,7 +63,7 @@ def hub_folder(name: str, revision: str | None, patterns: Sequence[str], key: st
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except Exception as error:  # the hub's client, its HTTP library and the network each have errors of their own
-        reason = one_line(error)[:200]
+        reason = first_line(error)
         raise UserError(
             f"{key}={name}: neither a local folder nor to be had from the hub ({reason}); "
             f"check the name and the network{instead}"

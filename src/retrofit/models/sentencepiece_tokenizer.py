@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from retrofit.errors import UserError, one_line
+from retrofit.errors import UserError, first_line
 
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 _UNKNOWN, _START, _END = 0, 1, 2
@@ -46,7 +46,7 @@ def unigram_tokenizer(model: bytes) -> Any:
             [normalizers.Precompiled(table), normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
         )
     except Exception as error:  # those of the library have no class of their own
-        raise UserError(f"not a SentencePiece unigram model as expected: {one_line(error)}") from error
+        raise UserError(f"not a SentencePiece unigram model as expected: {first_line(error)}") from error
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", _START), ("</s>", _END)]

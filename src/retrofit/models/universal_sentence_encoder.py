@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from retrofit.artefacts import ArtefactStore
 from retrofit.assets import WHEELS, open_member, wheel
-from retrofit.errors import UserError, one_line
+from retrofit.errors import UserError, first_line
 from retrofit.models.bi_encoder import Kind, Precision, chunks_by_length
 from retrofit.models.checkpoints import files_fingerprint
 from retrofit.models.model_size import ModelSize
@@ -126,7 +126,7 @@ def _damage_named(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # those of the tokenizer's library have no class of their own
-        reason = one_line(error)[:200]
+        reason = first_line(error)
         raise UserError(f"{path}: damaged ({reason}); delete the folder {path.parent}, and it is made again") from error
 
 

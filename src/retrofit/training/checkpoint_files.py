@@ -17,7 +17,7 @@ import torch
 from lightning_fabric.plugins import CheckpointIO
 
 from retrofit.artefacts import written_aside
-from retrofit.errors import one_line
+from retrofit.errors import first_line
 
 _DIGEST_SIZE = 64
 """Bytes of a sha256 in hex."""
@@ -113,7 +113,7 @@ def _damage(checkpoint: Path) -> str | None:
     try:
         torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile, pickle and torch each have errors of their own
-        return f"{type(error).__name__}: {one_line(error)[:200]}"
+        return f"{type(error).__name__}: {first_line(error)}"
     return None
 
 

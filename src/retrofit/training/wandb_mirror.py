@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from retrofit.errors import one_line
+from retrofit.errors import first_line
 from retrofit.evaluation.summary import language_means
 from retrofit.sweep_points import point_label
 from retrofit.training.run_folder import RunFolder
@@ -177,7 +177,7 @@ class WandbMirror:
         try:
             action()
         except Exception as error:  # whatever the mirror's trouble is, the run goes on
-            reason = one_line(error)[:200]
+            reason = first_line(error)
             log.warning("Weights & Biases is left out from here on: %s (the run folder has everything)", reason)
             self.run = None
 
