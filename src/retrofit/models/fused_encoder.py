@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from retrofit.models.adapters import plain_backbone
-from retrofit.models.fused_layers import Adapter, Layer, LayerWeights, Linear, adapter_tensors, run_layer
+from retrofit.models.fused_layers import Adapter, Layer, LayerWeights, Linear, layer_tensors, run_layer
 from retrofit.models.packing import PackedTexts
 
 _COUNTS_POSITIONS_AFTER_PADDING = {"bert": False, "roberta": True, "xlm-roberta": True, "camembert": True}
@@ -42,7 +42,8 @@ class FusedEncoder:
             learns: whether gradients are wanted.
 
         Raises:
-            NotFusableError: the backbone is of another kind, or something else than plain LoRA learns.
+            NotFusableError: the backbone is of another kind, its adapter is not plain LoRA, or something learns that is
+                no part of the embeddings and layers.
         """
         self.backbone = backbone
         self.dtype = dtype
@@ -53,7 +54,7 @@ class FusedEncoder:
         counts_after_padding = _COUNTS_POSITIONS_AFTER_PADDING[plain.config.model_type]
         self._padding: int | None = plain.config.pad_token_id if counts_after_padding else None
         if learns:
-            _check_learnt(backbone, self._layers)
+            self._check_learnt()
 
     def weights(self) -> list[LayerWeights]:
         """Return the weights of all layers as they are now, with the adapters unless they are switched off."""
@@ -61,9 +62,9 @@ class FusedEncoder:
         return [LayerWeights.of(layer, self.dtype, adapted=adapted) for layer in self._layers]
 
     def learnt(self) -> list[Tensor]:
-        """Return what gets gradients: the adapters' matrices that learn."""
-        tensors = [tensor for layer in self._layers for tensor in adapter_tensors(layer)]
-        return [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
+        """Return what gets gradients: weights or adapters of the layers, and of the embeddings, that learn."""
+        of_layers = [tensor for layer in self._layers for tensor in layer_tensors(layer) if tensor is not None]
+        return [tensor for tensor in (*self._embeddings.parameters(), *of_layers) if tensor.requires_grad]
 
     def __call__(self, packed: PackedTexts, weights: list[LayerWeights]) -> Tensor:
         """Return the last hidden states ``[tokens, hidden]`` in ``dtype``.
@@ -72,8 +73,7 @@ class FusedEncoder:
             packed: the texts.
             weights: of all layers, see :meth:`weights`.
         """
-        with torch.no_grad():
-            embedded = self._embeddings(input_ids=packed.input_ids[None], position_ids=self._positions(packed)[None])
+        embedded = self._embeddings(input_ids=packed.input_ids[None], position_ids=self._positions(packed)[None])
         hidden: Tensor = embedded[0].to(self.dtype)
         for layer, its_weights in zip(self._layers, weights, strict=True):
             hidden = run_layer(hidden, layer, its_weights, packed)
@@ -89,6 +89,12 @@ class FusedEncoder:
         running = counts.cumsum(0)
         before = (running - counts.long())[packed.first_tokens()]
         return (running - before[packed.text_of()]) * counts + self._padding
+
+    def _check_learnt(self) -> None:
+        known = {id(tensor) for tensor in self.learnt()}
+        for name, parameter in self.backbone.named_parameters():
+            if parameter.requires_grad and id(parameter) not in known:
+                raise NotFusableError(f"{name} learns")
 
 
 def drops_units(backbone: nn.Module) -> bool:
@@ -120,12 +126,18 @@ def _layer(module: Any, heads: int) -> Layer:
         key=_linear(attention.self.key),
         value=_linear(attention.self.value),
         attention_output=_linear(attention.output.dense),
-        attention_norm=attention.output.LayerNorm,
+        attention_norm=_norm(attention.output.LayerNorm),
         intermediate=_linear(module.intermediate.dense),
         output=_linear(module.output.dense),
-        output_norm=module.output.LayerNorm,
+        output_norm=_norm(module.output.LayerNorm),
         heads=heads,
     )
+
+
+def _norm(module: Any) -> nn.LayerNorm:
+    if type(module) is not nn.LayerNorm:
+        raise NotFusableError(f"a norm is a {type(module).__name__}")
+    return module
 
 
 def _linear(module: Any) -> Linear:
@@ -142,11 +154,3 @@ def _linear(module: Any) -> Linear:
         raise NotFusableError("the adapter is not plain LoRA")
     adapter = Adapter(module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name])
     return Linear(module.base_layer, adapter)
-
-
-def _check_learnt(backbone: nn.Module, layers: list[Layer]) -> None:
-    adapters = [linear.adapter for layer in layers for linear in layer.linears if linear.adapter is not None]
-    fused = {id(tensor) for adapter in adapters for tensor in (adapter.down, adapter.up)}
-    for name, parameter in backbone.named_parameters():
-        if parameter.requires_grad and id(parameter) not in fused:
-            raise NotFusableError(f"{name} learns")

@@ -3,12 +3,13 @@
 A frozen layer with low-rank adapters needs three things of its backward pass: the gradient of its input, and of every
 adapter the two thin matrices. So the forward pass multiplies with ``W + s B A``, computed once a step, where separate
 products with A and B would cost more than their arithmetic; the backward pass takes the thin gradients from the inputs
-it has kept anyway. Queries, keys and values are one product.
+it has kept anyway. Queries, keys and values are one product. Where weights, biases or norms learn themselves, their
+gradients come from the same inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,8 +40,8 @@ class Linear:
     """A linear layer as the encoder's modules have it.
 
     Attributes:
-        module: holds the frozen weight and bias; float32 where there is an adapter.
-        adapter: what is learnt, None where the layer is frozen.
+        module: holds weight and bias; float32 where there is an adapter.
+        adapter: what is learnt beside them, if anything.
     """
 
     module: nn.Linear
@@ -100,14 +101,15 @@ class Norm(NamedTuple):
         """Return the normalised rows, and mean and reciprocal deviation for :meth:`backward`."""
         return torch.native_layer_norm(rows, [rows.shape[-1]], self.weight, self.bias, self.epsilon)
 
-    def backward(self, gradient: Tensor, rows: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-        """Return the gradient of the rows."""
-        wanted = [True, False, False]
+    def backward(
+        self, gradient: Tensor, rows: Tensor, mean: Tensor, deviation: Tensor, wanted: Sequence[bool]
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the gradients of the rows, and of weight and bias where they are wanted."""
         shape = [rows.shape[-1]]
-        result = torch.ops.aten.native_layer_norm_backward(
-            gradient, rows, shape, mean, deviation, self.weight, self.bias, wanted
+        mask = [True, *wanted]
+        return torch.ops.aten.native_layer_norm_backward(  # type: ignore[no-any-return]
+            gradient, rows, shape, mean, deviation, self.weight, self.bias, mask
         )
-        return result[0]  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class LayerWeights:
         output_norm: see :class:`Layer`.
         heads: attention heads.
         query_scale: factor that is part of the queries' projection.
-        scales: the adapters' factors in the order of ``Layer.linears``; None for a frozen layer.
+        scales: the adapters' factors in the order of ``Layer.linears``; None where there is no adapter.
     """
 
     projections: Tensor
@@ -210,56 +212,79 @@ def _forward(inputs: Tensor, weights: LayerWeights, packed: PackedTexts) -> tupl
 
 
 class _FusedLayer(torch.autograd.Function):
-    """One encoder layer, whose backward pass gives the gradients of its input and its adapters alone."""
+    """One encoder layer, whose backward pass gives the gradients of its input and of what of it learns."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weights: LayerWeights, packed: PackedTexts, *adapters: Tensor | None) -> Any:
+    def forward(ctx: Any, inputs: Tensor, weights: LayerWeights, packed: PackedTexts, *tensors: Tensor | None) -> Any:
         outputs, kept, by_head = _forward(inputs, weights, packed)
-        ctx.save_for_backward(*adapters, *kept, *by_head)
-        ctx.weights, ctx.packed, ctx.n_adapters = weights, packed, len(adapters)
+        ctx.save_for_backward(*tensors, *kept, *by_head)
+        ctx.weights, ctx.packed, ctx.n_tensors = weights, packed, len(tensors)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         weights: LayerWeights = ctx.weights
         saved = ctx.saved_tensors
-        after = ctx.n_adapters + len(_Kept._fields)
-        adapters, kept, by_head = saved[: ctx.n_adapters], _Kept(*saved[ctx.n_adapters : after]), saved[after:]
-        thin = _ThinGradients(adapters, weights.scales)
+        after = ctx.n_tensors + len(_Kept._fields)
+        kept, by_head = _Kept(*saved[ctx.n_tensors : after]), saved[after:]
+        learnt = _LearntGradients(saved[: ctx.n_tensors], ctx.needs_input_grad[3:], weights.scales)
 
-        output_sum = weights.output_norm.backward(
-            gradients[0], kept.output_sum, kept.output_mean, kept.output_deviation
+        output_sum = learnt.add_norm(
+            1, weights.output_norm, gradients[0], kept.output_sum, kept.output_mean, kept.output_deviation
         )
-        thin.add(5, kept.activated, output_sum)
+        learnt.add(5, kept.activated, output_sum)
         wide = torch.ops.aten.gelu_backward(output_sum @ weights.output[0], kept.wide)
-        thin.add(4, kept.between, wide)
+        learnt.add(4, kept.between, wide)
         between = torch.addmm(output_sum, wide, weights.intermediate[0])
-        attention_sum = weights.attention_norm.backward(
-            between, kept.attention_sum, kept.attention_mean, kept.attention_deviation
+        attention_sum = learnt.add_norm(
+            0, weights.attention_norm, between, kept.attention_sum, kept.attention_mean, kept.attention_deviation
         )
-        thin.add(3, kept.attended, attention_sum)
+        learnt.add(3, kept.attended, attention_sum)
         attended = attention_sum @ weights.attention_output[0]
         projections = attend_backward(attended, by_head, ctx.packed, weights.heads)
-        thin.add_projections(kept.inputs, projections, weights.query_scale)
+        learnt.add_projections(kept.inputs, projections, weights.query_scale)
         inputs = None
         if ctx.needs_input_grad[0]:
             inputs = torch.addmm(attention_sum, projections, weights.projections)
-        return inputs, None, None, *thin.gradients
+        return inputs, None, None, *learnt.gradients
 
 
-class _ThinGradients:
-    """Gradients of the adapters of a layer.
+def layer_tensors(layer: Layer) -> list[Tensor | None]:
+    """Return whatever of a layer could learn.
 
-    With ``y = x Wᵀ + s (x Aᵀ) Bᵀ``, ``dB = s dyᵀ (x Aᵀ)`` and ``dA = s (dy B)ᵀ x``.
+    Returns:
+        of every one of ``Layer.linears`` weight, bias, and the adapter's down and up, None twice without an adapter;
+        then weight and bias of the norm after attention and of the last.
+    """
+    tensors: list[Tensor | None] = []
+    for linear in layer.linears:
+        adapter = (None, None) if linear.adapter is None else (linear.adapter.down, linear.adapter.up)
+        tensors += [linear.module.weight, linear.module.bias, *adapter]
+    for norm in (layer.attention_norm, layer.output_norm):
+        tensors += [norm.weight, norm.bias]
+    return tensors
+
+
+class _LearntGradients:
+    """Gradients of what learns of a layer.
+
+    With ``y = x Wᵀ + b``, ``dW = dyᵀ x`` and ``db`` is the sum of ``dy``; an adapter adds ``s (x Aᵀ) Bᵀ`` to ``y``, and
+    ``dB = s dyᵀ (x Aᵀ)`` and ``dA = s (dy B)ᵀ x``.
 
     Attributes:
-        gradients: of down and up of every linear layer in turn, in their precision, None for a frozen one.
+        gradients: float32, as what learns is, in the order of :func:`layer_tensors`; None for what is frozen.
     """
 
-    def __init__(self, adapters: Sequence[Tensor | None], scales: Sequence[float | None]) -> None:
-        self._adapters = adapters
+    _TENSORS_OF_LINEAR = 4
+    _LINEARS = 6
+
+    def __init__(
+        self, tensors: Sequence[Tensor | None], wanted: Sequence[bool], scales: Sequence[float | None]
+    ) -> None:
+        self._tensors = tensors
+        self._wanted = wanted
         self._scales = scales
-        self.gradients: list[Tensor | None] = [None] * len(adapters)
+        self.gradients: list[Tensor | None] = [None] * len(tensors)
 
     def add(self, number: int, inputs: Tensor, gradient: Tensor, factor: float = 1.0) -> None:
         """Set the gradients of a linear layer.
@@ -270,25 +295,38 @@ class _ThinGradients:
             gradient: of its outcome, ``[tokens, out]``.
             factor: by which the outcome was multiplied before it was used.
         """
-        down, up, scale = self._adapters[2 * number], self._adapters[2 * number + 1], self._scales[number]
+        weight = self._TENSORS_OF_LINEAR * number
+        bias, at_down, at_up = weight + 1, weight + 2, weight + 3
+        if self._wanted[weight]:
+            self._set(weight, gradient.T @ inputs, factor)
+        if self._wanted[bias]:
+            self._set(bias, gradient.sum(0, dtype=torch.float32), factor)
+        down, up, scale = self._tensors[at_down], self._tensors[at_up], self._scales[number]
         if down is None or up is None or scale is None:
             return
-        dtype = inputs.dtype
-        narrow = inputs @ down.to(dtype).T
-        narrow_gradient = gradient @ up.to(dtype)
-        self.gradients[2 * number] = (narrow_gradient.T @ inputs).to(down.dtype).mul_(scale * factor)
-        self.gradients[2 * number + 1] = (gradient.T @ narrow).to(up.dtype).mul_(scale * factor)
+        if self._wanted[at_down]:
+            self._set(at_down, (gradient @ up.to(inputs.dtype)).T @ inputs, scale * factor)
+        if self._wanted[at_up]:
+            self._set(at_up, gradient.T @ (inputs @ down.to(inputs.dtype).T), scale * factor)
 
     def add_projections(self, inputs: Tensor, gradient: Tensor, query_scale: float) -> None:
         """Set the gradients of queries, keys and values from those of all three side by side."""
         for number, (part, factor) in enumerate(zip(gradient.chunk(3, dim=1), (query_scale, 1.0, 1.0), strict=True)):
             self.add(number, inputs, part, factor)
 
+    def add_norm(
+        self, number: int, norm: Norm, gradient: Tensor, rows: Tensor, mean: Tensor, deviation: Tensor
+    ) -> Tensor:
+        """Set the gradients of a norm, 0 for that after attention and 1 for the last, and return that of its rows."""
+        weight = self._TENSORS_OF_LINEAR * self._LINEARS + 2 * number
+        of_rows, *own = norm.backward(gradient, rows, mean, deviation, self._wanted[weight : weight + 2])
+        for position, one in enumerate(own, weight):
+            if one is not None and self._wanted[position]:
+                self._set(position, one, 1.0)
+        return of_rows
 
-def adapter_tensors(layer: Layer) -> Iterator[Tensor | None]:
-    """Yield down and up of every linear layer of a layer, None twice for a frozen one."""
-    for linear in layer.linears:
-        yield from (None, None) if linear.adapter is None else (linear.adapter.down, linear.adapter.up)
+    def _set(self, position: int, gradient: Tensor, factor: float) -> None:
+        self.gradients[position] = gradient.float().mul_(factor)
 
 
 def run_layer(inputs: Tensor, layer: Layer, weights: LayerWeights, packed: PackedTexts) -> Tensor:
@@ -296,12 +334,12 @@ def run_layer(inputs: Tensor, layer: Layer, weights: LayerWeights, packed: Packe
 
     Args:
         inputs: ``[tokens, hidden]`` in the precision of the weights.
-        layer: whose adapters get gradients.
+        layer: whose tensors get gradients where they learn.
         weights: its weights in this step.
         packed: where the texts lie.
     """
     if not torch.is_grad_enabled():
         return _forward(inputs, weights, packed)[0]
-    arguments = (inputs, weights, packed, *adapter_tensors(layer))
+    arguments = (inputs, weights, packed, *layer_tensors(layer))
     outputs: Tensor = _FusedLayer.apply(*arguments)  # type: ignore[no-untyped-call]
     return outputs
