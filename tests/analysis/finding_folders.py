@@ -150,6 +150,7 @@ def _write_sweep(
                 "sweep": sweep, "point": name, "seed": seed, **point, "run": f"{zlib.crc32(name.encode()):08x}{seed}",
                 "pairs": 10_000, "steps": 157, "negatives_per_query": 63, "training_seconds": 200 + 10 * number,
                 "pairs_per_second": round(10_000 / (200 + 10 * number), 1), "total_seconds": 300 + 10 * number,
+                "peak_memory_gb": 2.0 + number,
             })  # fmt: skip
             tables["curves"] += [
                 {"sweep": sweep, "point": name, "seed": seed, "step": step, "loss": 1 + 2 / step + number / 10}

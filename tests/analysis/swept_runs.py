@@ -52,5 +52,6 @@ def write_swept_run(folder: Path, point: Mapping[str, Any], seed: int, gain: flo
     (path / "data_manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     curve = pd.DataFrame({"step": [1, 2, 3], "loss": [2.0, 1.0, 0.5], "pairs_per_second": [1.0, 5.0, 9.0]})
     curve["negatives_per_query"] = [19.0, 20.0, 40.0]
+    curve["peak_memory_gb"] = [1.5, 2.5, 2.5]
     curve.to_csv(path / "training_curve.csv", index=False)
     return path

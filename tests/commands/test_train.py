@@ -101,7 +101,8 @@ def test_the_data_manifest_counts_what_was_trained_on(finished: Workplace, corpu
 
 def test_the_training_curve_and_the_interpolation(finished: Workplace) -> None:
     curve = pd.read_csv(finished.run() / "training_curve.csv")
-    assert list(curve.columns) == ["step", "loss", "learning_rate", "pairs_per_second", "negatives_per_query"]
+    columns = ["step", "loss", "learning_rate", "pairs_per_second", "negatives_per_query", "peak_memory_gb"]
+    assert list(curve.columns) == columns
     assert curve["step"].tolist() == [8, 16, 24]
     assert np.isfinite(curve["loss"]).all()
     tried = pd.read_csv(finished.run() / "interpolation.csv")

@@ -38,7 +38,7 @@ _TEXTS = ("sweep", "point", "group", "domain", "metric", "against", "language", 
 COLUMNS = {
     "results": ["sweep", "point", "seed", "group", "domain", "metric", "queries", "base", "value", "gain"],
     "points": ["sweep", "point", "seed", "run", "pairs", "steps", "negatives_per_query", "training_seconds",
-               "pairs_per_second", "total_seconds"],
+               "pairs_per_second", "total_seconds", "peak_memory_gb"],
     "comparison": ["sweep", "point", "group", "domain", "against", "seeds", "queries", "difference", "low", "high",
                    "seeds_up", "p", "p_holm"],
     "languages": ["sweep", "point", "group", "domain", "language", "queries", "base", "value", "gain"],

@@ -257,7 +257,8 @@ def _heat_map(name: str, rows: pd.DataFrame, labels: list[str]) -> dict[str, Any
 def _cost(results: SweepResults, sweep: str) -> list[dict[str, Any]]:
     """Return what each point cost, mean over its runs."""
     points = results.points[results.points["sweep"] == sweep]
-    columns = ["pairs", "steps", "negatives_per_query", "pairs_per_second", "training_seconds", "total_seconds"]
+    columns = ["pairs", "steps", "negatives_per_query", "pairs_per_second", "training_seconds", "total_seconds",
+               "peak_memory_gb"]  # fmt: skip
     means = points.groupby("point")[columns].mean()
     runs = points.groupby("point").size()
     return [

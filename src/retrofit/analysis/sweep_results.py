@@ -182,6 +182,7 @@ def _point(run: SweptRun) -> dict[str, Any]:
         "training_seconds": seconds["training"],
         "pairs_per_second": curve["pairs_per_second"].median(),
         "total_seconds": seconds["total"],
+        "peak_memory_gb": curve["peak_memory_gb"].max(),
     }
 
 

@@ -261,6 +261,11 @@ def _cost(results: SweepResults, sweep: str, lora: str | None, full: str | None,
         checks.append(Check(f"LoRA trains faster than full fine-tuning in every seed: {times}",
                             bool((seconds[lora] < seconds[full]).all())))  # fmt: skip
         sentences.append(f"LoRA takes {times} for all weights.")
+    memory = points.groupby("point")["peak_memory_gb"].mean()[[lora, full]]
+    if memory.notna().all():
+        peaks = f"{memory[lora]:.1f} against {memory[full]:.1f} GB at most"
+        checks.append(Check(f"LoRA needs less memory: {peaks}", bool(memory[lora] < memory[full])))
+        sentences.append(f"It needs {peaks}.")
     for group in results.groups(sweep, [TRAINING]):
         beside = results.contrast(sweep, lora, full, group)
         if beside:

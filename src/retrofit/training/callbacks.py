@@ -19,11 +19,12 @@ from retrofit.artefacts import write_text
 from retrofit.data.batching import TokenBatch
 from retrofit.losses.step import last_figures
 from retrofit.training.module import RetrievalModule
+from retrofit.training.peak_memory import PeakMemory
 
 log = logging.getLogger(__name__)
 
 # What every curve has; an objective adds the figures it keeps.
-CURVE_COLUMNS = ("step", "loss", "learning_rate", "pairs_per_second", "negatives_per_query")
+CURVE_COLUMNS = ("step", "loss", "learning_rate", "pairs_per_second", "negatives_per_query", "peak_memory_gb")
 
 
 def checkpoint_every(folder: Path, steps: int) -> ModelCheckpoint:
@@ -69,6 +70,7 @@ class TrainingCurve(pl.Callback):
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
             self.rows = [{**row, "step": int(row["step"])} for row in rows if row["step"] <= self._first_step]
+        self._memory = PeakMemory(pl_module.device)
         self._since = self._started = time.monotonic()
 
     def on_train_batch_end(
@@ -87,6 +89,7 @@ class TrainingCurve(pl.Callback):
             "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
             "pairs_per_second": round(self._pairs / (now - self._since), 2),
             "negatives_per_query": float((batch.relevance == -1).sum()) / batch.n_queries,
+            "peak_memory_gb": round(self._memory.gigabytes(), 3),
         }
         # What the loss saw counts: without what a guide masked, with what a queue or other processes added.
         row |= {name: round(value, 4) for name, value in last_figures(pl_module.loss).items()}

@@ -164,16 +164,15 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     several = processes(config["trainer"]) > 1
     # The others would wait for the first process, and lose patience: it measures when they have left.
     base_results = None if several else job.measure(base, job.base, "base")
-    seconds = {"base": time.monotonic() - started}
+    seconds = {"base": time.monotonic() - started, "training": 0.0, "selection": 0.0}
 
-    trained_at = time.monotonic()
     with WandbMirror.start(config, run) as mirror:
         if not run.has_model:
-            _train_and_export(job, mirror)
-        seconds["training"] = time.monotonic() - trained_at
+            _train_and_export(job, mirror, seconds)
         if base_results is None:
+            measured_at = time.monotonic()
             base_results = job.measure(job.encoder(), job.base, "base")
-            seconds["base"] += time.monotonic() - trained_at - seconds["training"]
+            seconds["base"] += time.monotonic() - measured_at
         weights = weights_fingerprint(run.model)
         results = {"base": base_results, "retrofitted": job.measure(job.encoder(run.model), weights, "retrofitted")}
         metrics = metrics_frame(results, set(strata(job.data.source.pairs, job.data.rows)))
@@ -194,9 +193,12 @@ def take_part(config: dict[str, Any], run: RunFolder) -> None:
         _train(Job.prepare(config, run), WandbMirror(None, run))
 
 
-def _train_and_export(job: Job, mirror: WandbMirror) -> None:
+def _train_and_export(job: Job, mirror: WandbMirror, seconds: dict[str, float]) -> None:
+    """Leave the adapter and the model; add to ``seconds`` what ``training`` and the ``selection`` of weights took."""
     run = job.run
+    started = time.monotonic()
     encoder = _train(job, mirror)
+    seconds["training"] = time.monotonic() - started
     base_encoder = job.encoder()
     base_weights = {name: tensor.clone() for name, tensor in base_encoder.backbone.state_dict().items()}
     retrofitted = merged_weights(encoder)
@@ -204,6 +206,7 @@ def _train_and_export(job: Job, mirror: WandbMirror) -> None:
         encoder.backbone.save_pretrained(str(run.path / "adapter"))
     weight = _chosen_weight(job, base_encoder, base_weights, retrofitted)
     export_sentence_transformer(base_encoder, interpolate(base_weights, retrofitted, weight), run.model)
+    seconds["selection"] = time.monotonic() - started - seconds["training"]
 
 
 def _chosen_weight(

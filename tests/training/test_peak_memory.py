@@ -1,0 +1,22 @@
+"""The peak of memory: it counts from the moment that was asked for, and holds what has been given back since."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from retrofit.training.peak_memory import PeakMemory
+
+HALF_A_GIGABYTE = 5 * 10**8
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process forgets its peak on Linux alone")
+def test_the_peak_holds_what_was_given_back_and_forgets_what_was_before() -> None:
+    memory = PeakMemory(torch.device("cpu"))
+    before = memory.gigabytes()
+    held = torch.ones(HALF_A_GIGABYTE, dtype=torch.uint8)
+    del held
+    assert memory.gigabytes() - before == pytest.approx(0.5, abs=0.1)
+    assert PeakMemory(torch.device("cpu")).gigabytes() - before < 0.1
