@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra.utils import get_object
+from tests.commands.forked import retrofit
 
 from retrofit.commands.application import configuration_folder
 from retrofit.errors import UserError
@@ -227,13 +225,6 @@ def test_no_key_is_dead(train_config: Compose) -> None:
         if not within_target and path[-1] not in words and path[-2:-1] != ("suites",):
             dead.append(".".join(path))
     assert dead == []
-
-
-def retrofit(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "retrofit", *arguments], capture_output=True, encoding="utf-8", cwd=tmp_path,
-        timeout=300, check=False, env={**os.environ, "RETROFIT_CACHE": str(tmp_path / "cache")},
-    )  # fmt: skip
 
 
 COMMANDS = ["train", "evaluate", "encode", "inspect", "mine", "report", "search", "status", "synthesize"]

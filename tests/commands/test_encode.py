@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.commands.forked import retrofit
 
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import tiny_checkpoint
@@ -55,9 +56,9 @@ def start(cache: Path, work: Path, *arguments: str, **environment: str) -> subpr
 
 
 def encode(cache: Path, work: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    process = start(cache, work, *arguments, **environment)
-    output, errors = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+    return retrofit(
+        work, "encode", "model=tiny", "precision=float32", *arguments, RETROFIT_CACHE=str(cache), **environment
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from tests.commands.forked import retrofit
 from tests.commands.workplace import snapshot
 
 CELL = ["suite", "task", "query_language", "document_language"]
 
 
 def evaluate(place: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "retrofit", "evaluate", "evaluation.precision=float32", *overrides],
-        capture_output=True, encoding="utf-8", cwd=place, timeout=600, check=False,
-        env={**os.environ, "RETROFIT_CACHE": str(place / "cache"), "PYTHONIOENCODING": "utf-8"},
-    )  # fmt: skip
+    return retrofit(place, "evaluate", "evaluation.precision=float32", *overrides)
 
 
 @pytest.fixture(scope="module")

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.commands.forked import retrofit
 
 
 def inspect(place: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "retrofit", "inspect", "model=tiny", *overrides], capture_output=True, encoding="utf-8",
-        cwd=place, timeout=300, check=False, env={**os.environ, "RETROFIT_CACHE": str(place / "cache")},
-    )  # fmt: skip
+    return retrofit(place, "inspect", "model=tiny", *overrides)
 
 
 @pytest.fixture

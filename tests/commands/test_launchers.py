@@ -38,7 +38,7 @@ def test_jobs_beside_each_other_and_a_bad_one_among_them(
         pytest.skip(f"{plugin} is not installed")
     workplace = Workplace(tmp_path, [*small_run, "batching.steps=8", "export=retrofitted", f"launcher={launcher}"])
     environment = {name: value for name, value in workplace.environment.items() if name != "OMP_NUM_THREADS"}
-    done = workplace.train("batching.batch_size=1,4", "seed=0,1", "-m", environment=environment)
+    done = workplace.train_from_nothing("batching.batch_size=1,4", "seed=0,1", "-m", environment=environment)
     assert done.returncode == 1, done.stderr
     folders = sorted(path.parent for path in tmp_path.glob("runs/train/*/status.json"))
     states = {folder: read_json(folder / "status.json") for folder in folders}

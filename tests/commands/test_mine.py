@@ -12,13 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
-
-def retrofit(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "retrofit", *arguments], capture_output=True, encoding="utf-8", cwd=place, timeout=300,
-        check=False, env={**os.environ, "RETROFIT_CACHE": str(place / "cache"), "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+from tests.commands.forked import retrofit
 
 
 @pytest.fixture
@@ -71,6 +65,7 @@ def test_two_processes_of_a_ray_cluster_find_the_same(tmp_path: Path, tiny_sourc
 SMALL_SHARDS = """
 import sys
 import retrofit.models.embeddings as embeddings
+from tests.commands.forked import retrofit
 from retrofit.commands.mine import main
 embeddings._TEXTS_A_SHARD = 4
 sys.argv = ["mine.py", *sys.argv[1:]]

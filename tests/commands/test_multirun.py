@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.commands.forked import retrofit
 from tests.commands.workplace import Workplace, read_json, snapshot
 
 from retrofit.artefacts import alone_in, write_json
@@ -35,10 +36,7 @@ def planned(workplace: Workplace) -> dict[str, str]:
 
 
 def status(workplace: Workplace, *overrides: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "retrofit", "status", *overrides], capture_output=True, encoding="utf-8",
-        cwd=workplace.path, timeout=300, check=False, env=workplace.environment,
-    )  # fmt: skip
+    done = retrofit(workplace.path, "status", *overrides)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -223,10 +221,7 @@ def test_status_is_shown_again_until_it_is_stopped(tmp_path: Path, small_run: li
     ],
 )
 def test_a_status_that_cannot_be_had_is_one_line(tmp_path: Path, override: str, named: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "retrofit", "status", override], capture_output=True, encoding="utf-8", cwd=tmp_path,
-        timeout=300, check=False,
-    )  # fmt: skip
+    done = retrofit(tmp_path, "status", override)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"retrofit status: {named}")

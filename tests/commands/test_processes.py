@@ -22,7 +22,7 @@ TWO = ["trainer.accelerator=cpu", "trainer.attention=eager", "trainer.devices=2"
 
 
 def by_lightning(workplace: Workplace) -> list[subprocess.CompletedProcess[str]]:
-    return [workplace.train("trainer=ddp", *TWO)]
+    return [workplace.train_from_nothing("trainer=ddp", *TWO)]
 
 
 def by_torchrun(workplace: Workplace) -> list[subprocess.CompletedProcess[str]]:

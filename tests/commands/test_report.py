@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import types
@@ -10,13 +9,11 @@ from pathlib import Path
 
 import pytest
 from tests.analysis.finding_folders import SWEEPS, write_experiments, write_results
+from tests.commands.forked import retrofit
 
 
 def report(place: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "retrofit", "report", *overrides], capture_output=True, encoding="utf-8", cwd=place,
-        timeout=600, check=False, env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-    )  # fmt: skip
+    return retrofit(place, "report", *overrides)
 
 
 def test_findings_that_are_there_are_drawn_and_judged(tmp_path: Path) -> None:

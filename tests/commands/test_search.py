@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from tests.commands.forked import retrofit
 
 from retrofit.commands.search import quoted, with_overrides
 from retrofit.errors import UserError
@@ -36,11 +37,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def search(work: Path, *arguments: str, queries: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "retrofit", "search", *arguments],
-        input=queries, capture_output=True, encoding="utf-8", cwd=work, timeout=300, check=False,
-        env={**os.environ, "RETROFIT_CACHE": str(work / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"},
-    )  # fmt: skip
+    return retrofit(work, "search", *arguments, stdin=queries)
 
 
 def test_piped_queries_get_the_answers_of_sentence_transformers(work: Path) -> None:

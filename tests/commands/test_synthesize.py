@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from tests.commands.forked import retrofit
 
 from retrofit.data.storage import PairSource
 
 WORDS = ["harbour", "lighthouse", "bakery", "orchard", "railway", "library", "monastery", "quarry", "windmill", "canal"]
 KEY = "sk-test-1f7c4e9a2b8d4c60a5e3"
-
-
-def retrofit(place: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "retrofit", *arguments], capture_output=True, encoding="utf-8", cwd=place, timeout=300,
-        check=False,
-        env={**os.environ, "RETROFIT_CACHE": str(place / "cache"), "HF_HUB_OFFLINE": "1", **environment},
-    )  # fmt: skip
 
 
 @pytest.fixture

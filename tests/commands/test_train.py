@@ -22,7 +22,7 @@ from retrofit.errors import UserError
 def finished(tmp_path_factory: pytest.TempPathFactory, small_run: list[str]) -> Workplace:
     """A workplace with one finished run; not to be added to."""
     workplace = Workplace(tmp_path_factory.mktemp("finished"), small_run)
-    done = workplace.train()
+    done = workplace.train_from_nothing()
     assert done.returncode == 0, done.stderr
     (workplace.path / "stdout").write_text(done.stdout, encoding="utf-8")
     (workplace.path / "stderr").write_text(done.stderr, encoding="utf-8")

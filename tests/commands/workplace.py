@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
+from tests.commands.forked import retrofit
 
 KEY = "fedcba9876543210fedcba9876543210fedcba98"
 
@@ -40,7 +41,13 @@ class Workplace:
             "PYTHONIOENCODING": "utf-8",
         }  # fmt: skip
 
-    def train(self, *overrides: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def train(self, *overrides: str) -> subprocess.CompletedProcess[str]:
+        return retrofit(self.path, "train", *self.overrides, *overrides, WANDB_API_KEY=KEY)
+
+    def train_from_nothing(
+        self, *overrides: str, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Start a process that imports everything itself: for what starts processes in turn."""
         return subprocess.run(
             self.command(*overrides), capture_output=True, encoding="utf-8", cwd=self.path, timeout=600, check=False,
             env=environment or self.environment,
