@@ -14,7 +14,7 @@ from training import PROMPTS, TEMPERATURE, adapter_settings
 
 
 class BareSteps:
-    """The model with LoRA, and its optimiser.
+    """The model with LoRA, or all of whose layers learn, and its optimiser.
 
     Attributes:
         encoder: the model.
@@ -23,10 +23,12 @@ class BareSteps:
         precision: of the matrix products.
     """
 
-    def __init__(self, max_length: int, kept_tokens: int | None, precision: Precision = "bfloat16") -> None:
+    def __init__(
+        self, max_length: int, kept_tokens: int | None, precision: Precision = "bfloat16", *, lora: bool = True
+    ) -> None:
         folder = embedded_checkpoint(default_cache())
         self.encoder = BiEncoder.load(folder, "mean", PROMPTS, 512, "eager", 0.0)  # type: ignore[arg-type]
-        apply_adapter(self.encoder, adapter_settings())
+        apply_adapter(self.encoder, adapter_settings() if lora else None)
         self.encoder.train()
         self._loss = InfoNCE(TEMPERATURE)
         self.max_length = max_length
