@@ -11,7 +11,7 @@ import pytest
 from tests.analysis.finding_folders import FINDINGS as IDS
 from tests.analysis.finding_folders import Gain, write_experiments
 
-from retrofit.analysis.finding_results import HELD_OUT, SweepResults, numbered
+from retrofit.analysis.finding_results import BASE, HELD_OUT, SweepResults, numbered
 from retrofit.analysis.findings import FINDINGS, Check, Verdict
 from retrofit.analysis.verdicts import told, verdict
 from retrofit.errors import UserError
@@ -170,7 +170,7 @@ def test_verdicts_of_checks() -> None:
         "reproduced", "partly", "partly", "not reproduced", "not measured", "not measured"]  # fmt: skip
 
 
-def test_contrasts_turn_and_meet_through_the_base(tmp_path: Path) -> None:
+def test_contrasts_turn_and_meet_through_a_third_point(tmp_path: Path) -> None:
     folder = write_experiments(tmp_path, "F1") / "F1_data_source"
     results = SweepResults.read(folder)
     sweep, group = "data_source", "held_out, seen"
@@ -186,8 +186,16 @@ def test_contrasts_turn_and_meet_through_the_base(tmp_path: Path) -> None:
     assert indirect.high - indirect.low == pytest.approx(2 * (there.high - there.low))
     assert math.isnan(indirect.p)
     assert indirect.seeds_up == 3
-    assert told(indirect) == "+0.0540 (+0.0480 to +0.0600; up in 3 of 3 seeds; from the intervals of both gains)"
+    assert told(indirect) == "+0.0540 (+0.0480 to +0.0600; up in 3 of 3 seeds; from two intervals)"
     assert results.contrast(sweep, "task_mix=synthetic", "task_mix=nothing", group) is None
+
+    rows = results.comparison
+    of_group = (rows["group"] == group) & (rows["against"] != BASE)
+    rows.loc[of_group & (rows["point"] == "task_mix=synthetic"), ["difference", "low", "high"]] = -0.006, -0.007, -0.005
+    rows.loc[of_group & (rows["point"] == "task_mix=bitext"), ["difference", "low", "high"]] = -0.060, -0.061, -0.059
+    closer = results.contrast(sweep, "task_mix=synthetic", "task_mix=bitext", group)
+    assert closer is not None
+    assert (closer.difference, closer.low, closer.high) == pytest.approx((0.054, 0.052, 0.056))
 
 
 def test_a_runs_gain_is_that_of_its_groups_by_their_queries(tmp_path: Path) -> None:

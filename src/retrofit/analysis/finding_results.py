@@ -168,7 +168,9 @@ class SweepResults:
     def contrast(self, sweep: str, point: str, against: str, group: str) -> Contrast | None:
         """Return a point against another in a group; None where one of them was not measured.
 
-        Two points that the file does not compare are compared through their gains over the base.
+        Two points that the file does not compare are compared through a third that both are compared with, the base or
+        the sweep's reference, whichever says more: the ends of their intervals are subtracted, which never claims too
+        much.
         """
         direct = self._compared(sweep, point, against, group)
         if direct is not None:
@@ -177,7 +179,12 @@ class SweepResults:
         if turned is not None:
             return Contrast(point, against, group, -turned.difference, -turned.high, -turned.low, turned.seeds,
                             turned.seeds - turned.seeds_up, turned.p)  # fmt: skip
-        ours, theirs = self.gain(sweep, point, group), self.gain(sweep, against, group)
+        thirds = self.comparison.loc[self.comparison["sweep"] == sweep, "against"].unique()
+        through = [self._through(sweep, point, against, third, group) for third in thirds]
+        return min(filter(None, through), key=lambda contrast: contrast.high - contrast.low, default=None)
+
+    def _through(self, sweep: str, point: str, against: str, third: str, group: str) -> Contrast | None:
+        ours, theirs = self._compared(sweep, point, third, group), self._compared(sweep, against, third, group)
         if ours is None or theirs is None:
             return None
         rows = self.results[(self.results["sweep"] == sweep) & (self.results["group"] == group)]

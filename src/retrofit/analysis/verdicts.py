@@ -72,7 +72,7 @@ def told(contrast: Contrast) -> str:
     """Return a contrast in figures: difference, interval, seeds and p."""
     interval = f"{signed(contrast.low)} to {signed(contrast.high)}"
     seeds = f"up in {contrast.seeds_up} of {contrast.seeds} seed{'s' if contrast.seeds != 1 else ''}"
-    p = "from the intervals of both gains" if math.isnan(contrast.p) else told_p(contrast.p)
+    p = "from two intervals" if math.isnan(contrast.p) else told_p(contrast.p)
     return f"{signed(contrast.difference)} ({interval}; {seeds}; {p})"
 
 
