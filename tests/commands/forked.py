@@ -6,6 +6,7 @@ tested with a process that is started from nothing.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -56,4 +57,8 @@ def _carry_out(arguments: Sequence[str], place: Path, variables: Mapping[str, st
         os.close(opened)
         setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115, PTH123 -- for good
     sys.argv = ["retrofit", *arguments]
-    runpy.run_module("retrofit", run_name="__main__", alter_sys=True)
+    atexit._clear()  # what the server's libraries registered is for the server to do
+    try:
+        runpy.run_module("retrofit", run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # a forked process ends without

@@ -65,7 +65,6 @@ def test_two_processes_of_a_ray_cluster_find_the_same(tmp_path: Path, tiny_sourc
 SMALL_SHARDS = """
 import sys
 import retrofit.models.embeddings as embeddings
-from tests.commands.forked import retrofit
 from retrofit.commands.mine import main
 embeddings._TEXTS_A_SHARD = 4
 sys.argv = ["mine.py", *sys.argv[1:]]
