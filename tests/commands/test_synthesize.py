@@ -92,8 +92,8 @@ def test_queries_are_written_shown_and_trained_with(
         ("generator@data_source.generator=openai data_source.generator.chat.api_key_variable=NOT_SET", "NOT_SET"),
     ],
 )
-def test_what_is_wrong_is_one_line(tmp_path: Path, own: list[str], override: str, said: str) -> None:
-    done = retrofit(tmp_path, "synthesize", *own, *override.split())
+def test_what_is_wrong_is_one_line(tmp_path: Path, own: list[str], real: list[str], override: str, said: str) -> None:
+    done = retrofit(tmp_path, "synthesize", *own, *real, *override.split())
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("retrofit synthesize: ")
