@@ -195,6 +195,7 @@ def test_what_lies_outside_of_embeddings_and_layers_and_learns_is_left_to_the_ba
     with pytest.raises(NotFusableError, match="head learns"):
         FusedEncoder(encoder.backbone, torch.float32, learns=True)
     assert len(FusedEncoder(encoder.backbone, torch.float32, learns=False).weights()) == 2
+    assert_same(gradients(encoder, fused=False), gradients(encoder, fused=True), 1e-7)
 
 
 @pytest.mark.parametrize(("key", "value"), [("hidden_act", "relu"), ("is_decoder", True)])

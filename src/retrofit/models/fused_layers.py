@@ -321,7 +321,7 @@ class _LearntGradients:
         weight = self._TENSORS_OF_LINEAR * self._LINEARS + 2 * number
         of_rows, *own = norm.backward(gradient, rows, mean, deviation, self._wanted[weight : weight + 2])
         for position, one in enumerate(own, weight):
-            if one is not None and self._wanted[position]:
+            if one is not None:
                 self._set(position, one, 1.0)
         return of_rows
 
