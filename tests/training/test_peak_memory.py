@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from retrofit.training import peak_memory
 from retrofit.training.peak_memory import PeakMemory
 
 HALF_A_GIGABYTE = 5 * 10**8
@@ -20,3 +23,10 @@ def test_the_peak_holds_what_was_given_back_and_forgets_what_was_before() -> Non
     del held
     assert memory.gigabytes() - before == pytest.approx(0.5, abs=0.1)
     assert PeakMemory(torch.device("cpu")).gigabytes() - before < 0.1
+
+
+def test_systems_that_tell_less(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(peak_memory, "_PROCESS", tmp_path / "none")
+    assert PeakMemory(torch.device("cpu")).gigabytes() > 0.01
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    assert math.isnan(PeakMemory(torch.device("cpu")).gigabytes())

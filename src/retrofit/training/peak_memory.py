@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import math
 import sys
 from pathlib import Path
 
@@ -32,12 +32,16 @@ class PeakMemory:
             return
 
     def gigabytes(self) -> float:
-        """Return the peak until now, in gigabytes of 10⁹ bytes."""
+        """Return the peak until now, in gigabytes of 10⁹ bytes; NaN where the system does not tell."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / 1e9
         try:
             status = (_PROCESS / "status").read_text(encoding="ascii", errors="replace")
         except OSError:
+            try:
+                import resource
+            except ImportError:  # Windows
+                return math.nan
             largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             return largest / 1e9 if sys.platform == "darwin" else largest * 1024 / 1e9
         (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
