@@ -9,11 +9,11 @@ the medians and the ratio of each turn's two times go to ``benchmarks/attention.
 from __future__ import annotations
 
 import contextlib
-import csv
 import statistics
 import time
 from pathlib import Path
 
+import pandas as pd
 import peft
 import torch
 
@@ -74,10 +74,7 @@ def main() -> None:
             }
         )
         print(rows[-1], flush=True)
-    with OUTPUT.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    pd.DataFrame(rows).to_csv(OUTPUT, index=False)
 
 
 if __name__ == "__main__":

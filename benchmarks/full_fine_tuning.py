@@ -9,12 +9,12 @@ times as fast as with the layers of transformers, go to ``benchmarks/full_fine_t
 
 from __future__ import annotations
 
-import csv
 import itertools
 import statistics
 import time
 from pathlib import Path
 
+import pandas as pd
 import torch
 from bare_steps import BareSteps
 
@@ -57,10 +57,7 @@ def main() -> None:
             }
         )
         print(rows[-1], flush=True)
-    with OUTPUT.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    pd.DataFrame(rows).to_csv(OUTPUT, index=False)
 
 
 if __name__ == "__main__":
