@@ -21,11 +21,13 @@ CELLS = [
 QUERIES = 30
 
 
-def write_swept_run(folder: Path, point: Mapping[str, Any], seed: int, gain: float, state: str = "finished") -> Path:
+def write_swept_run(
+    folder: Path, point: Mapping[str, Any], seed: int, gain: float, state: str = "finished", name: str = "paper/made_up"
+) -> Path:
     """A run that was trained in German; every query gains ``gain`` and some noise."""
     path = folder / f"{'-'.join(map(str, point.values()))}-{seed}"
     path.mkdir(parents=True)
-    sweep = {"name": "paper/made_up", "finding": "F3", "point": dict(point), "reference": {"negatives": "in_batch"}}
+    sweep = {"name": name, "finding": "F3", "point": dict(point), "reference": {"negatives": "in_batch"}}
     (path / "config.yaml").write_text(yaml.safe_dump({"seed": seed, "sweep": sweep}), encoding="utf-8")
     (path / "status.json").write_text(json.dumps({"state": state}), encoding="utf-8")
     frame = pd.DataFrame(

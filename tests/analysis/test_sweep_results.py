@@ -74,12 +74,37 @@ def test_points_languages_and_curves_are_those_of_the_runs(sweep: Path, tmp_path
 
 
 def test_several_sweeps_of_a_finding_share_the_tables(sweep: Path, tmp_path: Path) -> None:
-    write_swept_run(tmp_path / "more", {"negatives": "in_batch"}, 0, 0.1)
-    write_swept_run(tmp_path / "more", {"negatives": "in_batch", "batch_size": 64}, 0, 0.1)
+    write_swept_run(tmp_path / "more", {"negatives": "in_batch"}, 0, 0.1, name="batch")
+    write_swept_run(tmp_path / "more", {"negatives": "in_batch", "batch_size": 64}, 0, 0.1, name="batch")
     collect_sweeps([sweep, tmp_path / "more"], tmp_path / "F3")
     points = pd.read_csv(tmp_path / "F3" / "points.csv")
     assert points["batch_size"].notna().sum() == 1
     assert len(points) == 8
+
+
+def test_sweeps_of_one_name_are_not_mixed(sweep: Path, tmp_path: Path) -> None:
+    write_swept_run(tmp_path / "more", {"negatives": "in_batch"}, 0, 0.1, name="made_up")
+    with pytest.raises(UserError, match="are both made_up"):
+        collect_sweeps([sweep, tmp_path / "more"], tmp_path / "F3")
+    assert not (tmp_path / "F3").exists()
+
+
+def test_a_point_that_lacks_a_seed_is_told(sweep: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.rmtree(sweep / "dense-1")
+    collect_sweeps([sweep], tmp_path / "F3")
+    assert "negatives=dense is left out: it has no finished run with seed 1" in caplog.messages
+
+
+def test_a_suite_that_the_reference_was_not_measured_on_is_one_line(sweep: Path, tmp_path: Path) -> None:
+    for model in ("base", "retrofitted"):
+        path = sweep / "dense-0" / f"queries_{model}.parquet"
+        scores = pd.read_parquet(path)
+        pd.concat([scores, scores.head(3).assign(suite="xquad")]).to_parquet(path)
+    metrics = pd.read_csv(sweep / "dense-0" / "metrics.csv")
+    more = metrics.head(1).assign(suite="xquad", model="base")
+    pd.concat([metrics, more]).to_csv(sweep / "dense-0" / "metrics.csv", index=False)
+    with pytest.raises(UserError, match=r"in_batch-0: lacks xquad; measure all runs on the same queries"):
+        collect_sweeps([sweep], tmp_path / "F3")
 
 
 def test_what_cannot_be_compared_is_one_line(sweep: Path, tmp_path: Path) -> None:

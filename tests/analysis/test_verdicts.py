@@ -137,29 +137,13 @@ def test_a_grid_with_a_hole_leaves_f4_open(judge: Judge) -> None:
 def test_a_suite_that_falls_is_named_by_f5(judge: Judge) -> None:
     said = judge("F5", final=lambda _, domain: -0.02 if domain == "elsewhere" else 0.05)
     assert said.verdict == "partly"
-    assert failing(said) == ["nothing falls of 3 suites of retention and elsewhere: xquad fell"]
+    assert failing(said) == ["nothing falls significantly of 3 suites of retention and elsewhere: xquad fell"]
     assert "(xquad)" in said.sentence
 
 
 def test_full_fine_tuning_that_is_better_is_told_by_f5(judge: Judge) -> None:
     said = judge("F5", final=by_value({"lora": 0.05, "full": 0.08}))
     assert any(says.startswith("LoRA is not worse") for says in failing(said))
-
-
-@pytest.mark.parametrize(
-    ("peaks", "said"),
-    [([2.0, 3.5], True), ([3.5, 2.0], False), ([2.0, math.nan], None)],
-    ids=["less", "more", "unknown"],
-)
-def test_memory_is_compared_by_f5_where_it_was_measured(judge: Judge, peaks: list[float], said: bool | None) -> None:
-    def change(folder: Path) -> None:
-        points = pd.read_csv(folder / "points.csv")
-        points["peak_memory_gb"] = points["adapter"].map(dict(zip(("lora", "full"), peaks, strict=True)))
-        points.to_csv(folder / "points.csv", index=False)
-
-    checks = [check for check in judge("F5", change).checks if "memory" in check.says]
-    assert [check.holds for check in checks] == ([] if said is None else [said])
-    assert all(f"{peaks[0]:.1f} against {peaks[1]:.1f} GB" in check.says for check in checks)
 
 
 def test_verdicts_of_checks() -> None:

@@ -7,6 +7,7 @@ method.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from retrofit.analysis.significance import (
     weighted_mean,
 )
 from retrofit.errors import UserError
+
+log = logging.getLogger(__name__)
 
 METRIC = "ndcg_at_10"
 HELD_OUT = "held_out"
@@ -96,7 +99,11 @@ def compare_runs(runs: Mapping[tuple[str, int], Path], reference: str, column: s
     found = dict.fromkeys(name for name, _ in runs)
     names = [name for name in found if all((name, seed) in runs for seed in seeds)]
     names.sort(key=lambda name: (name != reference, name))
-    groups = cell_groups(runs.values())
+    for name in found:
+        if name not in names:
+            lacking = [seed for seed in seeds if (name, seed) not in runs]
+            log.warning("%s is left out: it has no finished run with seed %s", name, ", ".join(map(str, lacking)))
+    groups = cell_groups(runs[name, seed] for name in names for seed in seeds)
     base = _scores(runs[reference, seeds[0]], "base").merge(groups, on=CELL)
     scores = {(name, seed): _scores(runs[name, seed], "retrofitted") for name in names for seed in seeds}
     of_differences, of_gains = np.random.default_rng(0), np.random.default_rng(1)
@@ -105,6 +112,8 @@ def compare_runs(runs: Mapping[tuple[str, int], Path], reference: str, column: s
     gained: list[dict[str, Any]] = []
     for group in sorted(groups["group"].unique()):
         frame = base[base["group"] == group].reset_index(drop=True)
+        if frame.empty:
+            raise UserError(f"{runs[reference, seeds[0]]}: lacks {group}; measure all runs on the same queries")
         keys = [*CELL, "query_id"]
         of_run = {
             run: frame[keys].merge(found, on=keys, validate="one_to_one", how="left")[METRIC].to_numpy()

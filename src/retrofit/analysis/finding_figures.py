@@ -118,10 +118,12 @@ def _data_scale(results: SweepResults) -> Figure | None:
     return figure
 
 
-def _negatives(results: SweepResults) -> Figure:
+def _negatives(results: SweepResults) -> Figure | None:
     parts: list[tuple[str, list[str], list[list[Contrast | None]], list[str]]] = []
     for sweep in results.sweeps:
         parts += PARTS[sweep](results, sweep)
+    if not parts:  # no two points that are compared are there yet
+        return None
     heights = [0.62 + len(rows) * (0.14 + 0.1 * len(groups)) for _, rows, _, groups in parts]
     figure, drawn = panels(heights)
     for place, (panel, (title, rows, contrasts, groups)) in enumerate(zip(drawn, parts, strict=True)):
@@ -237,15 +239,14 @@ def _final(results: SweepResults) -> Figure:
         & (results.languages["point"] == first)
         & results.languages["domain"].isin(HELD_OUT)
     ].sort_values("gain")
-    bars = [0.6 + 0.3 * len(labels)] * 2
+    bars = [0.6 + 0.3 * len(labels)]
     of_languages = [1.1 + 0.15 * len(of_first)] if len(of_first) else []
     figure, drawn = panels([0.75 + 0.27 * len(groups), *of_languages, *bars])
     _base_and_final(drawn[0], results, sweep, labels, groups)
     if len(of_first):
         _gained_and_lost(drawn[1], of_first["language"], of_first["gain"], of_first["domain"])
         drawn[1].set_title(f"each language held out, {point_name(first)}")
-    _cost(drawn[-2], results, sweep, labels, "training_seconds", "seconds of training")
-    _cost(drawn[-1], results, sweep, labels, "peak_memory_gb", "GB of memory at most")
+    _cost(drawn[-1], results, sweep, labels)
     return figure
 
 
@@ -294,17 +295,17 @@ def _gained_and_lost(panel: Axes, languages: Sequence[str], gains: Sequence[floa
     legend_below(panel, handles, depth=36)
 
 
-def _cost(panel: Axes, results: SweepResults, sweep: str, labels: list[str], column: str, what: str) -> None:
-    """Draw what each point took of something, mean over its runs."""
+def _cost(panel: Axes, results: SweepResults, sweep: str, labels: list[str]) -> None:
+    """Draw how long each point trained, mean over its runs."""
     points = results.points[results.points["sweep"] == sweep]
-    means = points.groupby("point")[column].mean()
+    means = points.groupby("point")["training_seconds"].mean()
     for row, label in enumerate(labels):
         cost = float(means.get(label, 0))
         panel.barh(row, cost, height=0.6, color=SERIES[row % len(SERIES)])
-        panel.annotate(f" {cost:,.1f}" if cost < 100 else f" {cost:,.0f}", (cost, row), va="center", fontsize=8)
+        panel.annotate(f" {cost:,.0f}", (cost, row), va="center", fontsize=8)
     _rows(panel, [point_name(label) for label in labels], zero=False)
     panel.set_xlim(0, 1.2 * max(float(means.max()), 1e-9))
-    panel.set_xlabel(what)
+    panel.set_xlabel("seconds of training")
 
 
 def _intervals(

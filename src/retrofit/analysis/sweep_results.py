@@ -96,17 +96,22 @@ def collect_sweeps(folders: Sequence[Path], output: Path, reference: str | None 
         reference: label of the point that others are compared with; None takes what each sweep says.
 
     Raises:
-        UserError: a sweep has no finished run, or none of its reference.
+        UserError: a sweep has no finished run, or none of its reference; two sweeps differ in their size alone.
     """
     tables: dict[str, list[pd.DataFrame]] = {}
     commands, machine = [], {}
+    read: dict[str, Path] = {}
     for folder in folders:
         runs = swept_runs(folder)
         name = str(runs[0].sweep["name"])
+        # Without its size: what is asked of negatives is asked of paper/negatives.
+        short = name.rpartition("/")[2]
+        before = read.setdefault(short, folder)
+        if before != folder:
+            raise UserError(f"{before} and {folder} are both {short}; report them into an output each")
         log.info("%s: %d finished runs", name, len(runs))
         for key, table in _tables(runs, reference or point_label(runs[0].sweep["reference"])).items():
-            # Without its size: what is asked of negatives is asked of paper/negatives.
-            table.insert(0, "sweep", name.rpartition("/")[2])
+            table.insert(0, "sweep", short)
             # Points have their axes besides.
             others = [column for column in table if key == "points" and column not in COLUMNS[key]]
             tables.setdefault(key, []).append(table[[*COLUMNS[key], *others]])

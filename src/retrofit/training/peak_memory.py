@@ -1,4 +1,4 @@
-"""How much memory a training took at most: what LoRA and full fine-tuning are compared by, beside their time."""
+"""How much memory a process had at most while it trained."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _PROCESS = Path("/proc/self")
 class PeakMemory:
     """The most memory since a moment: of a GPU what tensors took, of a CPU what the process held.
 
-    Only Linux lets a process forget its peak of before. Elsewhere it counts from the start of the process, and so it
-    does where the kernel forbids it.
+    Of a CPU it tells what a machine must have, and not what one training takes more than another: jobs of a sweep share
+    a process, and what earlier ones left in it counts. Only Linux lets a process forget its peak of before. Elsewhere
+    it counts from the start of the process, and so it does where the kernel forbids it.
 
     Args:
         device: where the weights lie.
@@ -38,11 +39,13 @@ class PeakMemory:
         try:
             status = (_PROCESS / "status").read_text(encoding="ascii", errors="replace")
         except OSError:
-            try:
-                import resource
-            except ImportError:  # Windows
-                return math.nan
-            largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            return largest / 1e9 if sys.platform == "darwin" else largest * 1024 / 1e9
-        (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(kilobytes) * 1024 / 1e9
+            status = ""
+        for line in status.splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e9
+        try:
+            import resource
+        except ImportError:  # Windows
+            return math.nan
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return largest / 1e9 if sys.platform == "darwin" else largest * 1024 / 1e9
