@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tests.analysis.finding_folders import FINDINGS as IDS
-from tests.analysis.finding_folders import Gain, write_experiments
+from tests.analysis.finding_folders import Gain, write_experiments, write_results
 
+from retrofit.analysis.finding_figures import finding_figure
 from retrofit.analysis.finding_results import BASE, HELD_OUT, SweepResults, numbered
 from retrofit.analysis.findings import FINDINGS, Check, Verdict
 from retrofit.analysis.verdicts import told, verdict
@@ -144,6 +145,24 @@ def test_a_suite_that_falls_is_named_by_f5(judge: Judge) -> None:
 def test_full_fine_tuning_that_is_better_is_told_by_f5(judge: Judge) -> None:
     said = judge("F5", final=by_value({"lora": 0.05, "full": 0.08}))
     assert any(says.startswith("LoRA is not worse") for says in failing(said))
+
+
+def test_a_teacher_is_compared_with_negatives_that_are_filtered_as_its_own_are(judge: Judge) -> None:
+    said = judge("F3", negatives=by_value({"dense": 0.05, "dense_filtered": 0.08, "teacher": 0.08}, 0.05))
+    assert sum(says.startswith("a teacher mines better negatives") for says in failing(said)) == 2
+
+
+def test_parallel_texts_of_the_paper_s_size_are_known_to_f1(tmp_path: Path) -> None:
+    points = [{"task_mix": source} for source in ("interface", "synthetic", "opus_100")]
+    gains = by_value({"interface": 0.08, "synthetic": 0.06, "opus_100": 0.006})
+    folder = write_results(tmp_path / "F1", [("data_source", points, points[0], gains)])
+    assert verdict("F1", SweepResults.read(folder)).verdict == "reproduced"
+
+
+def test_f3_has_no_figure_before_two_points_can_be_compared(tmp_path: Path) -> None:
+    point = {"negatives": "in_batch", "batch_size": "64"}
+    folder = write_results(tmp_path / "F3", [("batch_size", [point], point, lambda *_: 0.05)])
+    assert finding_figure("F3", SweepResults.read(folder)) is None
 
 
 def test_verdicts_of_checks() -> None:

@@ -96,13 +96,12 @@ def compare_runs(runs: Mapping[tuple[str, int], Path], reference: str, column: s
     seeds = sorted(seed for name, seed in runs if name == reference)
     if not seeds:
         raise UserError(f"no finished run of {reference}, which the others are compared with")
-    found = dict.fromkeys(name for name, _ in runs)
-    names = [name for name in found if all((name, seed) in runs for seed in seeds)]
+    lacking = {name: [seed for seed in seeds if (name, seed) not in runs] for name, _ in runs}
+    for name, without in lacking.items():
+        if without:
+            log.warning("%s is left out: it has no finished run with seed %s", name, ", ".join(map(str, without)))
+    names = [name for name, without in lacking.items() if not without]
     names.sort(key=lambda name: (name != reference, name))
-    for name in found:
-        if name not in names:
-            lacking = [seed for seed in seeds if (name, seed) not in runs]
-            log.warning("%s is left out: it has no finished run with seed %s", name, ", ".join(map(str, lacking)))
     groups = cell_groups(runs[name, seed] for name in names for seed in seeds)
     base = _scores(runs[reference, seeds[0]], "base").merge(groups, on=CELL)
     scores = {(name, seed): _scores(runs[name, seed], "retrofitted") for name in names for seed in seeds}

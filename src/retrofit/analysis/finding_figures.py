@@ -239,14 +239,13 @@ def _final(results: SweepResults) -> Figure:
         & (results.languages["point"] == first)
         & results.languages["domain"].isin(HELD_OUT)
     ].sort_values("gain")
-    bars = [0.6 + 0.3 * len(labels)]
     of_languages = [1.1 + 0.15 * len(of_first)] if len(of_first) else []
-    figure, drawn = panels([0.75 + 0.27 * len(groups), *of_languages, *bars])
+    figure, drawn = panels([0.75 + 0.27 * len(groups), *of_languages, 0.6 + 0.3 * len(labels)])
     _base_and_final(drawn[0], results, sweep, labels, groups)
     if len(of_first):
         _gained_and_lost(drawn[1], of_first["language"], of_first["gain"], of_first["domain"])
         drawn[1].set_title(f"each language held out, {point_name(first)}")
-    _cost(drawn[-1], results, sweep, labels)
+    _training_seconds(drawn[-1], results, sweep, labels)
     return figure
 
 
@@ -295,14 +294,14 @@ def _gained_and_lost(panel: Axes, languages: Sequence[str], gains: Sequence[floa
     legend_below(panel, handles, depth=36)
 
 
-def _cost(panel: Axes, results: SweepResults, sweep: str, labels: list[str]) -> None:
+def _training_seconds(panel: Axes, results: SweepResults, sweep: str, labels: list[str]) -> None:
     """Draw how long each point trained, mean over its runs."""
     points = results.points[results.points["sweep"] == sweep]
     means = points.groupby("point")["training_seconds"].mean()
     for row, label in enumerate(labels):
-        cost = float(means.get(label, 0))
-        panel.barh(row, cost, height=0.6, color=SERIES[row % len(SERIES)])
-        panel.annotate(f" {cost:,.0f}", (cost, row), va="center", fontsize=8)
+        seconds = float(means.get(label, 0))
+        panel.barh(row, seconds, height=0.6, color=SERIES[row % len(SERIES)])
+        panel.annotate(f" {seconds:,.0f}", (seconds, row), va="center", fontsize=8)
     _rows(panel, [point_name(label) for label in labels], zero=False)
     panel.set_xlim(0, 1.2 * max(float(means.max()), 1e-9))
     panel.set_xlabel("seconds of training")
@@ -363,5 +362,5 @@ LABELS = {
     "F2": "Gain against pairs of each language on a logarithmic axis, with the fitted curve and where it levels off",
     "F3": "Difference to in-batch negatives by kind, number for each query and batch size, with 95% intervals",
     "F4": "Gain by number of tasks and of languages at equal budget, and the effects of both with 95% intervals",
-    "F5": "Base and final score of each suite, gain of each language, seconds of training and memory",
+    "F5": "Base and final score of each suite, gain of each language, seconds of training",
 }
