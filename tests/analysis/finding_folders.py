@@ -105,7 +105,13 @@ SWEEPS: dict[str, list[tuple[str, list[dict[str, str]], dict[str, str], Gain]]] 
             grid(n_tasks=(1, 2, 5), n_languages=(1, 4, 20)),
             {"n_tasks": "1", "n_languages": "1"},
             diversity,
-        )
+        ),
+        (
+            "diversity_longer",
+            grid(n_tasks=(1, 5), n_languages=(1, 20)),
+            {"n_tasks": "1", "n_languages": "1"},
+            diversity,
+        ),
     ],
     "F5_final": [("final", grid(adapter=("lora", "full")), {"adapter": "lora"}, final)],
 }

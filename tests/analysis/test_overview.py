@@ -168,7 +168,7 @@ def test_a_browser_shows_all_of_it_in_its_width(
     browser.value("document.querySelectorAll('details').forEach(each => { each.open = true; })")
     found = browser.value(MEASURE)
     assert found["width"] <= found["window"] <= width
-    assert len(found["figures"]) == 5 + 1 + 2 * 7  # of the findings, of all runs, two of each sweep
+    assert len(found["figures"]) == 5 + 1 + 2 * 8  # of the findings, of all runs, two of each sweep
     assert all(height > 100 and left >= 0 and right <= width for left, right, height in found["figures"])
     assert all(found["labels"])
     assert min(found["paths"]) > 5

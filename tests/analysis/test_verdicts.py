@@ -135,6 +135,22 @@ def test_a_grid_with_a_hole_leaves_f4_open(judge: Judge) -> None:
     assert judge("F4", lambda folder: without(folder, "n_tasks=5, n_languages=20")).verdict == "not measured"
 
 
+def test_what_longer_training_adds_is_told_beside_f4_and_decides_nothing(judge: Judge) -> None:
+    worse = judge("F4", diversity_longer=lambda point, _: 0.1 - 0.01 * float(point["n_tasks"]))
+    assert "In 157 steps n tasks=5, n languages=20 against n tasks=1, n languages=1 is at −0.0400" in worse.sentence
+    assert worse.verdict == "reproduced"
+
+
+def test_longer_training_is_told_only_where_both_ends_were_measured(judge: Judge) -> None:
+    said = judge("F4", lambda folder: without(folder, "n_tasks=1, n_languages=1", "diversity_longer"))
+    assert "steps" not in said.sentence
+    assert said.verdict == "reproduced"
+
+
+def test_longer_training_alone_leaves_f4_open(judge: Judge) -> None:
+    assert judge("F4", lambda folder: without_sweep(folder, "diversity")).verdict == "not measured"
+
+
 def test_a_suite_that_falls_is_named_by_f5(judge: Judge) -> None:
     said = judge("F5", final=lambda _, domain: -0.02 if domain == "elsewhere" else 0.05)
     assert said.verdict == "partly"
@@ -241,11 +257,17 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, name: str, content:
     assert "\n" not in str(caught.value)
 
 
-def without(folder: Path, point: str) -> None:
-    """Take a point out of all files of a folder."""
+def without_sweep(folder: Path, sweep: str) -> None:
+    """Take a sweep out of all files of a folder."""
     for name in ("results", "points", "comparison", "languages", "curves"):
         table = pd.read_csv(folder / f"{name}.csv")
-        table = table[table["point"] != point]
-        if "against" in table:
-            table = table[table["against"] != point]
+        table[table["sweep"] != sweep].to_csv(folder / f"{name}.csv", index=False)
+
+
+def without(folder: Path, point: str, sweep: str | None = None) -> None:
+    """Take a point, of one sweep or of all, out of all files of a folder."""
+    for name in ("results", "points", "comparison", "languages", "curves"):
+        table = pd.read_csv(folder / f"{name}.csv")
+        touched = (table["point"] == point) | (table["against"] == point if "against" in table else False)
+        table = table[~touched | (table["sweep"] != sweep if sweep else False)]
         table.to_csv(folder / f"{name}.csv", index=False)

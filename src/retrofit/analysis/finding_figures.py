@@ -28,13 +28,17 @@ from retrofit.analysis.finding_results import (
 from retrofit.analysis.findings import FINDINGS
 from retrofit.analysis.pages import words
 from retrofit.analysis.verdicts import (
+    DIVERSITY,
     LANGUAGES,
+    LONGER,
     SIZE,
     TASKS,
     data_scale_fit,
     diversity_effects,
+    narrow_and_broad,
     point_name,
     read_as,
+    steps_of,
 )
 from retrofit.sweep_points import point_axes
 
@@ -189,18 +193,21 @@ def _told(label: str) -> str:
 
 
 def _diversity(results: SweepResults) -> Figure | None:
-    (sweep,) = results.sweeps
-    tasks, languages = numbered(results, sweep, TASKS), numbered(results, sweep, LANGUAGES)
+    tasks, languages = numbered(results, DIVERSITY, TASKS), numbered(results, DIVERSITY, LANGUAGES)
     rows, columns = sorted(set(tasks.values())), sorted(set(languages.values()))
     if not rows or not columns:
         return None
-    gains = results.run_gains(sweep, HELD_OUT).groupby("point")["gain"].mean()
+    gains = results.run_gains(DIVERSITY, HELD_OUT).groupby("point")["gain"].mean()
     grid = np.full((len(rows), len(columns)), np.nan)
     for label, gain in gains.items():
         if label in tasks and label in languages:
             grid[rows.index(tasks[label]), columns.index(languages[label])] = gain
-    effects = diversity_effects(results, sweep)
-    figure, drawn = panels([0.9 + 0.5 * len(rows)] + ([1.9] if effects else []))
+    effects = diversity_effects(results, DIVERSITY)
+    ends = {sweep: narrow_and_broad(results, sweep) for sweep in (DIVERSITY, LONGER)}
+    compared = {sweep: pair for sweep, pair in ends.items() if pair} if ends[LONGER] else {}
+    groups = results.groups(LONGER)
+    heights = [1.9] * bool(effects) + [0.9 + 0.27 * len(groups)] * bool(compared)
+    figure, drawn = panels([0.9 + 0.5 * len(rows), *heights])
     panel = drawn[0]
     low, high = np.nanmin(grid), np.nanmax(grid)
     panel.pcolormesh(grid, cmap=HEAT, vmin=low, vmax=high, edgecolors=PAPER, linewidth=1.5)
@@ -222,6 +229,12 @@ def _diversity(results: SweepResults) -> Figure | None:
         names = ["tasks", "languages", "tasks over languages", "interaction"]
         _rows(beneath, [f"{name}{_ends(effect.name)}" for name, effect in zip(names, effects.all, strict=True)])
         beneath.set_xlabel("effect on nDCG@10, 95% interval")
+    if compared:
+        contrasts = [[results.contrast(sweep, broad, narrow, group) for group in groups]
+                     for sweep, (narrow, broad) in compared.items()]  # fmt: skip
+        drawn[-1].set_xlabel("broadest minus narrowest")
+        steps = [f"{steps_of(results, sweep)} steps" for sweep in compared]
+        _intervals(drawn[-1], [words(group) for group in groups], contrasts, steps)
     return figure
 
 
@@ -361,6 +374,6 @@ LABELS = {
     "F1": "Gain over the base of each source of training pairs, by what it is measured on, with 95% intervals",
     "F2": "Gain against pairs of each language on a logarithmic axis, with the fitted curve and where it levels off",
     "F3": "Difference to in-batch negatives by kind, number for each query and batch size, with 95% intervals",
-    "F4": "Gain by number of tasks and of languages at equal budget, and the effects of both with 95% intervals",
+    "F4": "Gain by number of tasks and of languages at equal budget, and the effects of both with 95% intervals, what they add in longer training",
     "F5": "Base and final score of each suite, gain of each language, seconds of training",
 }

@@ -67,7 +67,7 @@ FINDINGS = {
             "diversity",
             "At equal budget, what adds more: more tasks or more languages?",
             "The diversity of tasks adds more than the diversity of languages.",
-            ("diversity",),
+            ("diversity", "diversity_longer"),
             "F4_diversity",
         ),
         Finding(

@@ -33,6 +33,7 @@ ENOUGH = 4_000
 
 MINED = ("bm25", "dense", "dense_filtered", "refreshed", "teacher")
 SIZE, TASKS, LANGUAGES = "pairs_per_language", "n_tasks", "n_languages"
+DIVERSITY, LONGER = "diversity", "diversity_longer"
 
 
 def verdict(finding: str, results: SweepResults | None) -> Verdict:
@@ -66,6 +67,21 @@ def diversity_effects(results: SweepResults, sweep: str) -> Effects | None:
         runs[axis] = runs["point"].map(numbered(results, sweep, axis))
     runs = runs.dropna()
     return factorial_effects(runs, TASKS, LANGUAGES) if len(runs) else None
+
+
+def narrow_and_broad(results: SweepResults, sweep: str) -> tuple[str, str] | None:
+    """Return the points of the fewest tasks and languages and of the most; None where a sweep lacks one of them."""
+    tasks, languages = numbered(results, sweep, TASKS), numbered(results, sweep, LANGUAGES)
+    points = {(n, languages[label]): label for label, n in tasks.items() if label in languages}
+    if not points:
+        return None
+    narrow, broad = (points.get((end(n for n, _ in points), end(n for _, n in points))) for end in (min, max))
+    return (narrow, broad) if narrow and broad and narrow != broad else None
+
+
+def steps_of(results: SweepResults, sweep: str) -> int:
+    """Return how many steps the runs of a sweep took, the longest of them."""
+    return int(results.points.loc[results.points["sweep"] == sweep, "steps"].max())
 
 
 def told(contrast: Contrast) -> str:
@@ -195,8 +211,7 @@ def _negatives(results: SweepResults) -> Verdict:
 
 
 def _diversity(results: SweepResults) -> Verdict:
-    (sweep,) = results.sweeps
-    effects = diversity_effects(results, sweep)
+    effects = diversity_effects(results, DIVERSITY)
     if effects is None:
         return _verdict([], [])
     over, tasks, languages = effects.first_over_second, effects.first, effects.second
@@ -204,12 +219,28 @@ def _diversity(results: SweepResults) -> Verdict:
         Check(f"more tasks add more than more languages: {_told_effect(over)}", _up(over), decisive=True),
         Check(f"more tasks add something: {_told_effect(tasks)}", _up(tasks)),
     ]
-    return _verdict(checks, [
+    sentence = (
         f"At equal budget, over all held-out queries, {_span(tasks, 'tasks')} add {_told_effect(tasks)}, "
         f"{_span(languages, 'languages')} {_told_effect(languages)}; the difference is {_told_effect(over)}, the "
         f"interaction {_told_effect(effects.interaction)}, {told_p(effects.p_interaction)} for all its terms "
-        f"({results.seeds(sweep)} seeds as blocks, {effects.degrees} degrees of freedom)."
-    ])  # fmt: skip
+        f"({results.seeds(DIVERSITY)} seeds as blocks, {effects.degrees} degrees of freedom)."
+    )
+    return _verdict(checks, [sentence, *_diversity_of_longer_training(results)])
+
+
+def _diversity_of_longer_training(results: SweepResults) -> list[str]:
+    """Return what the broadest data adds to the narrowest where training takes longer: an explanation, not a check."""
+    ends = narrow_and_broad(results, LONGER)
+    if not ends:
+        return []
+    narrow, broad = ends
+    beside = {group: results.contrast(LONGER, broad, narrow, group) for group in results.groups(LONGER, HELD_OUT)}
+    names, steps = f"{point_name(broad)} against {point_name(narrow)}", steps_of(results, LONGER)
+    return [
+        f"In {steps} steps {names} is at {told(contrast)} on {read_as(group)}."
+        for group, contrast in beside.items()
+        if contrast
+    ]
 
 
 def _span(effect: Effect, what: str) -> str:
