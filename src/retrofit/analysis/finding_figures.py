@@ -374,6 +374,7 @@ LABELS = {
     "F1": "Gain over the base of each source of training pairs, by what it is measured on, with 95% intervals",
     "F2": "Gain against pairs of each language on a logarithmic axis, with the fitted curve and where it levels off",
     "F3": "Difference to in-batch negatives by kind, number for each query and batch size, with 95% intervals",
-    "F4": "Gain by number of tasks and of languages at equal budget, and the effects of both with 95% intervals, what they add in longer training",
+    "F4": "Gain by number of tasks and of languages at equal budget, the effects of both and what both add in longer "
+    "training, with 95% intervals",
     "F5": "Base and final score of each suite, gain of each language, seconds of training",
 }
