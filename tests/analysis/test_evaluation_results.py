@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 from tests.analysis.evaluation_folder import MadeUp, scores, write
 
 from retrofit.analysis.evaluation_results import COMPARISON_COLUMNS, TABLE_COLUMNS, compare_evaluation
+from retrofit.analysis.significance import holm
 from retrofit.errors import UserError
 
 MADE = MadeUp(
@@ -101,6 +102,18 @@ def test_gained_and_lost_stand_only_where_corrected_p_values_are_small(compared:
     languages = compared[(compared["level"] == "language") & (compared["suite"] == "tatoeba")]
     smallest = languages["p"].min()
     assert languages["p_holm"].min() == pytest.approx(min(1, 2 * smallest))  # of two languages of one suite and model
+
+
+def test_what_is_all_of_a_suite_is_corrected_as_the_suite_is(compared: pd.DataFrame) -> None:
+    """The only task, kind or named group of a suite asks the suite's question: two verdicts on it could differ."""
+    ours = compared[compared["model"] == "ours"].set_index(["level", "suite", "group"])["p_holm"]
+    suites = ours["suite"].droplevel("suite")
+    assert ours["task", "tatoeba", "tatoeba"] == suites["tatoeba"]
+    assert ours["kind", "", "sts"] == suites["sts"]
+    p = compared[compared["model"] == "ours"].set_index(["level", "suite", "group"])["p"]
+    assert sorted(suites) == pytest.approx(sorted(holm(p["suite"].tolist())), abs=1e-6)
+    of_bm25 = compared[compared["model"] == "bm25"].set_index(["level", "suite", "group"])["p_holm"]
+    assert of_bm25["task", "retention_leads", "definition"] == of_bm25["suite", "retention_leads", "retention_leads"]
 
 
 def test_a_model_stands_only_where_it_was_measured(compared: pd.DataFrame, table: pd.DataFrame) -> None:

@@ -181,3 +181,10 @@ def test_a_folder_without_groups_is_an_error(tmp_path: Path) -> None:
     corpus = [{key: value for key, value in row.items() if key != "group"} for row in CORPUS]
     with pytest.raises(UserError, match=r"^folders=.*expected documents of several languages"):
         cross_lingual_tasks_from_folder(beir(tmp_path, corpus, QUERIES, QRELS), "s")
+
+
+def test_a_folders_tasks_never_have_the_names_of_tasks_made_of_pairs(tmp_path: Path) -> None:
+    """They would count as trained on where those are (trained_under)."""
+    folder = beir(tmp_path / "public", CORPUS, QUERIES, QRELS)
+    for make in (cross_lingual_tasks_from_folder, mixed_tasks_from_folder):
+        assert {task.task for task in make(folder, "s")} == {"public"}

@@ -55,8 +55,9 @@ class EvaluationComparison:
             size is Cohen's d_z of the paired differences of items or, of correlations, Cohen's q (``effect`` says
             which; none where a group has both). Of clustering the items are languages, for its repetitions are of
             the same texts: it has no interval. ``p_holm`` is corrected over the model's rows of the same level, of
-            the same suite where the level is within suites. ``verdict`` is ``gained`` or ``lost`` where it is below
-            .05, else ``kept``.
+            the same suite where the level is within suites; a group that is all of a suite, such as the only language
+            there, asks what the suite asks and has its ``p_holm``. ``verdict`` is ``gained`` or ``lost`` where it is
+            below .05, else ``kept``.
         table: a row for each model and group, ``TABLE_COLUMNS``: the value itself with its 95% interval.
     """
 
@@ -170,9 +171,19 @@ def compare(evaluation: Evaluation) -> EvaluationComparison:
     table = pd.DataFrame([row for place in sorted(done) for row in done[place][1]], columns=list(TABLE_COLUMNS))
     if compared.empty:
         return EvaluationComparison(pd.DataFrame(columns=list(COMPARISON_COLUMNS)), table)
-    compared["p_holm"] = compared.groupby(_FAMILY)["p"].transform(lambda p: holm(p.tolist()))
+    compared["p_holm"] = _corrected(compared)
     compared["verdict"] = [verdict(*row) for row in compared[["difference", "p_holm"]].itertuples(index=False)]
     return EvaluationComparison(compared[list(COMPARISON_COLUMNS)], table)
+
+
+def _corrected(compared: pd.DataFrame) -> pd.Series:
+    """Return corrected p-values: a question is asked once, so what is all of a suite is corrected as the suite."""
+    question = pd.MultiIndex.from_frame(compared[["model", "cells"]])
+    suites = compared["level"] == "suite"
+    as_suite = ~suites & question.isin(question[suites])
+    corrected = compared[~as_suite].groupby(_FAMILY)["p"].transform(lambda p: holm(p.tolist()))
+    of_suites = pd.Series(corrected[suites].to_numpy(), index=question[suites])
+    return corrected.reindex(compared.index).where(~as_suite, of_suites.reindex(question).to_numpy())
 
 
 def _groups(evaluation: Evaluation) -> Iterator[Group]:
@@ -293,6 +304,7 @@ def _rows(group: Group, figures: Figures, evaluation: Evaluation) -> tuple[list[
              "reference_value": float(figures.values[reference]), "difference": difference, "low": low, "high": high,
              "effect_size": d if np.isnan(q) else q, "effect": "q" if not np.isnan(q) else "" if np.isnan(d) else "d_z",
              "p": two_sided_p(difference, figures.exchanged[:, place]),
+             "cells": tuple(sorted(group.weights.items())),
              # Suites, kinds and the groups over all of them are families of a model; the others are within a suite.
              "family": f"{group.suite}/{group.kind}" if group.suite and group.level != "suite" else ""}
         )  # fmt: skip

@@ -17,7 +17,10 @@ from retrofit.evaluation.tasks_from_pairs import reduced_pool, rows_of_suite
 Relevant = Literal["all", "own"]
 
 MIXED = "mixed"
-"""The document language of a corpus in several languages."""
+"""The document language of a corpus in several languages, and the task that is made of pairs in them."""
+
+CROSS_LINGUAL = "cross_lingual"
+"""The task that is made of pairs in several languages, each searched in the passages of another."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def cross_lingual_tasks_from_pairs(
     found = _cross_lingual(
         texts,
         suite,
+        CROSS_LINGUAL,
         sorted(languages or texts.queries),
         sorted(document_languages or texts.corpora),
         max_queries,
@@ -106,7 +110,8 @@ def mixed_tasks_from_pairs(
         UserError: the source has no such pairs.
     """
     texts = parallel_pairs(source, suite, split, tasks, languages)
-    return _mixed(texts, suite, sorted(texts.queries), sorted(texts.corpora), relevant, max_queries, max_passages)
+    asked, searched = sorted(texts.queries), sorted(texts.corpora)
+    return _mixed(texts, suite, MIXED, asked, searched, relevant, max_queries, max_passages)
 
 
 def cross_lingual_tasks_from_folder(
@@ -118,6 +123,8 @@ def cross_lingual_tasks_from_folder(
 ) -> list[RetrievalTask]:
     """Return a task for every two languages of a BEIR folder; see :func:`parallel_folder` for what answers what.
 
+    It has the name of the folder: under that of the tasks made of pairs it would count as trained on with them.
+
     Args:
         folder: the folder.
         suite: name of the suite.
@@ -128,9 +135,10 @@ def cross_lingual_tasks_from_folder(
     Raises:
         UserError: the folder cannot be read, or no query has an answer in another language.
     """
-    texts = parallel_folder(JudgedFolder.read(folder))
+    read = JudgedFolder.read(folder)
+    texts = parallel_folder(read)
     asked, searched = wanted(languages, texts.queries, folder), wanted(document_languages, texts.corpora, folder)
-    found = _cross_lingual(texts, suite, asked, searched, max_queries, None)
+    found = _cross_lingual(texts, suite, read.name, asked, searched, max_queries, None)
     if not found:
         raise UserError(
             f"{FOLDERS_KEY}={folder}: no query has an answer in another language; expected documents of several "
@@ -148,6 +156,8 @@ def mixed_tasks_from_folder(
 ) -> list[RetrievalTask]:
     """Return a task for every language of a BEIR folder: its queries are searched in the documents of all languages.
 
+    It has the name of the folder, as in :func:`cross_lingual_tasks_from_folder`.
+
     Args:
         folder: the folder.
         suite: name of the suite.
@@ -158,9 +168,10 @@ def mixed_tasks_from_folder(
     Raises:
         UserError: the folder cannot be read.
     """
-    texts = parallel_folder(JudgedFolder.read(folder))
+    read = JudgedFolder.read(folder)
+    texts = parallel_folder(read)
     asked, searched = wanted(languages, texts.queries, folder), wanted(languages, texts.corpora, folder)
-    return _mixed(texts, suite, asked, searched, relevant, max_queries, None)
+    return _mixed(texts, suite, read.name, asked, searched, relevant, max_queries, None)
 
 
 def parallel_pairs(
@@ -250,6 +261,7 @@ def _through_groups(
 def _cross_lingual(
     texts: ParallelTexts,
     suite: str,
+    name: str,
     languages: Iterable[str],
     document_languages: Iterable[str],
     max_queries: int | None,
@@ -268,13 +280,14 @@ def _cross_lingual(
         corpus = reduced_pool(texts.corpora.get(document_language, {}), answers, max_passages)
         for language, qrels in drawn.items():
             queries = {query: texts.queries[language][query] for query in qrels}
-            result.append(RetrievalTask(suite, "cross_lingual", language, document_language, queries, corpus, qrels))
+            result.append(RetrievalTask(suite, name, language, document_language, queries, corpus, qrels))
     return sorted(result, key=lambda task: (task.query_language, task.document_language))
 
 
 def _mixed(
     texts: ParallelTexts,
     suite: str,
+    name: str,
     languages: Iterable[str],
     document_languages: Iterable[str],
     relevant: Relevant,
@@ -304,7 +317,7 @@ def _mixed(
     searched = reduced_pool(corpus, answers, max_passages)
     return [
         RetrievalTask(
-            suite, "mixed", language, MIXED, {query: texts.queries[language][query] for query in qrels}, searched, qrels
+            suite, name, language, MIXED, {query: texts.queries[language][query] for query in qrels}, searched, qrels
         )
         for language, qrels in drawn.items()
     ]
