@@ -101,8 +101,10 @@ def test_the_data_manifest_counts_what_was_trained_on(finished: Workplace, corpu
 
 def test_the_training_curve_and_the_interpolation(finished: Workplace) -> None:
     curve = pd.read_csv(finished.run() / "training_curve.csv")
-    columns = ["step", "loss", "learning_rate", "pairs_per_second", "negatives_per_query", "peak_memory_gb"]
+    columns = ["step", "loss", "learning_rate", "pairs_per_second", "negatives_per_query", "peak_memory_gb", "seconds"]
     assert list(curve.columns) == columns
+    figures = read_json(finished.run() / "metrics.json")
+    assert figures["seconds"]["training"] == pytest.approx(curve["seconds"].max(), abs=0.06)
     assert curve["step"].tolist() == [8, 16, 24]
     assert np.isfinite(curve["loss"]).all()
     tried = pd.read_csv(finished.run() / "interpolation.csv")

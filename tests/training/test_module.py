@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pickle
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 
 from retrofit.data.batching import PlannedBatches, TokenBatch
 from retrofit.data.curation.artefact import Curation
@@ -23,7 +26,7 @@ from retrofit.instantiation import instantiate
 from retrofit.losses.info_nce import InfoNCE
 from retrofit.models.adapters import apply_adapter
 from retrofit.models.bi_encoder import BiEncoder, pad
-from retrofit.training.callbacks import CURVE_COLUMNS, TrainingCurve, checkpoint_every
+from retrofit.training.callbacks import CURVE_COLUMNS, TrainingCurve, checkpoint_every, training_seconds
 from retrofit.training.checkpoint_files import CheckpointFiles
 from retrofit.training.datamodule import RetrievalDataModule
 from retrofit.training.module import RetrievalModule
@@ -216,12 +219,14 @@ def fit(
             if trainer.global_step == stop < STEPS:
                 raise KeyError("killed")
 
+    timer = Timer()
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False,
         enable_model_summary=False, gradient_clip_val=1.0, default_root_dir=folder,
         callbacks=[
+            timer,
             checkpoint_every(folder / "checkpoints", 2),
-            TrainingCurve(folder / "training_curve.csv", 2, mirrored.append),
+            TrainingCurve(folder / "training_curve.csv", 2, timer, mirrored.append),
             StopAfter(),
         ],
         plugins=[CheckpointFiles(keep=1)],
@@ -255,6 +260,21 @@ def test_a_resumed_training_ends_with_the_weights_and_the_curve_of_an_uninterrup
     again = (folder / "training_curve.csv").read_text().splitlines()
     assert again[0] == curve[0]
     assert [values(line) for line in again[1:]] == [values(line) for line in curve[1:]]
+
+
+def test_the_seconds_of_a_resumed_training_are_those_of_all_its_starts(
+    load_tiny: Load, batches: PlannedBatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    with pytest.raises(KeyError, match="killed"):
+        fit(module_of(load_tiny().train()), batches, tmp_path, stop=5)
+    before = training_seconds(tmp_path / "training_curve.csv")  # at step 4, where the checkpoint is
+    (checkpoint,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    clock = itertools.count(10_000)
+    (row,) = fit(module_of(load_tiny().train()), batches, tmp_path, resume=checkpoint)
+    assert before < row["seconds"] < 2 * before + 10
+    assert training_seconds(tmp_path / "training_curve.csv") == row["seconds"]
 
 
 def values(line: str) -> list[float]:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 
 from retrofit.commands.application import configuration_folder
 from retrofit.data.curation.artefact import Curation
@@ -103,12 +104,14 @@ class Training:
                     raise KeyError("killed")
 
         folder.mkdir(exist_ok=True)
+        timer = Timer()
         trainer = pl.Trainer(
             accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_progress_bar=False,
             enable_model_summary=False, default_root_dir=folder,
             callbacks=[
+                timer,
                 checkpoint_every(folder / "checkpoints", 2),
-                TrainingCurve(folder / "training_curve.csv", 1, lambda row: None),
+                TrainingCurve(folder / "training_curve.csv", 1, timer, lambda row: None),
                 StopAfter(),
             ],
         )  # fmt: skip
@@ -166,7 +169,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(
     for name, tensor in resumed.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
     curves = [pd.read_csv(tmp_path / name / "training_curve.csv") for name in ("whole", "parts")]
-    measured = ["pairs_per_second", "peak_memory_gb"]
+    measured = ["pairs_per_second", "peak_memory_gb", "seconds"]
     assert curves[0].drop(columns=measured).equals(curves[1].drop(columns=measured))
 
 

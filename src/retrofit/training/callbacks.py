@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 from torch import Tensor
 
 from retrofit.artefacts import write_text
@@ -24,7 +24,9 @@ from retrofit.training.peak_memory import PeakMemory
 log = logging.getLogger(__name__)
 
 # What every curve has; an objective adds the figures it keeps.
-CURVE_COLUMNS = ("step", "loss", "learning_rate", "pairs_per_second", "negatives_per_query", "peak_memory_gb")
+CURVE_COLUMNS = (
+    "step", "loss", "learning_rate", "pairs_per_second", "negatives_per_query", "peak_memory_gb", "seconds",
+)  # fmt: skip
 
 
 def checkpoint_every(folder: Path, steps: int) -> ModelCheckpoint:
@@ -42,6 +44,12 @@ def checkpoint_every(folder: Path, steps: int) -> ModelCheckpoint:
     )
 
 
+def training_seconds(curve: Path) -> float:
+    """Return how long the run of a training curve trained, in all of its starts."""
+    with curve.open(newline="", encoding="utf-8") as file:
+        return float(list(csv.DictReader(file))[-1]["seconds"])
+
+
 class TrainingCurve(pl.Callback):
     """Writes ``training_curve.csv`` and a log line every few steps.
 
@@ -50,12 +58,14 @@ class TrainingCurve(pl.Callback):
     Attributes:
         path: the CSV file.
         every: steps between two rows.
+        timer: knows how long the run has trained; it remembers over a resumption.
         mirror: is given each row as well.
     """
 
-    def __init__(self, path: Path, every: int, mirror: Callable[[dict[str, float]], None]) -> None:
+    def __init__(self, path: Path, every: int, timer: Timer, mirror: Callable[[dict[str, float]], None]) -> None:
         self.path = path
         self.every = every
+        self.timer = timer
         self.mirror = mirror
         self.rows: list[dict[str, float]] = []
         self._pairs = 0
@@ -90,6 +100,7 @@ class TrainingCurve(pl.Callback):
             "pairs_per_second": round(self._pairs / (now - self._since), 2),
             "negatives_per_query": float((batch.relevance == -1).sum()) / batch.n_queries,
             "peak_memory_gb": round(self._memory.gigabytes(), 3),
+            "seconds": round(self.timer.time_elapsed(), 2),
         }
         # What the loss saw counts: without what a guide masked, with what a queue or other processes added.
         row |= {name: round(value, 4) for name, value in last_figures(pl_module.loss).items()}

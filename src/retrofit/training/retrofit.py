@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 
 from retrofit.artefacts import ArtefactStore, fingerprint, write_json, write_text
 from retrofit.data.batching import BatchContents, NegativesByRow, PlannedBatches
@@ -36,7 +37,7 @@ from retrofit.models.export import export_sentence_transformer
 from retrofit.models.precision import EncodingSettings, resolve_precision
 from retrofit.negatives.from_configuration import mined_negatives, miner_of
 from retrofit.negatives.mined import MinedNegatives
-from retrofit.training.callbacks import TrainingCurve, checkpoint_every
+from retrofit.training.callbacks import TrainingCurve, checkpoint_every, training_seconds
 from retrofit.training.checkpoint_files import newest_whole_checkpoint
 from retrofit.training.datamodule import RetrievalDataModule
 from retrofit.training.distributed import leave, load_trained, trained_weights
@@ -168,7 +169,8 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
 
     with WandbMirror.start(config, run) as mirror:
         if not run.has_model:
-            _train_and_export(job, mirror, seconds)
+            seconds["selection"] = _train_and_export(job, mirror)
+        seconds["training"] = training_seconds(run.curve)
         if base_results is None:
             measured_at = time.monotonic()
             base_results = job.measure(job.encoder(), job.base, "base")
@@ -193,12 +195,11 @@ def take_part(config: dict[str, Any], run: RunFolder) -> None:
         _train(Job.prepare(config, run), WandbMirror(None, run))
 
 
-def _train_and_export(job: Job, mirror: WandbMirror, seconds: dict[str, float]) -> None:
-    """Leave the adapter and the model; add to ``seconds`` what ``training`` and the ``selection`` of weights took."""
+def _train_and_export(job: Job, mirror: WandbMirror) -> float:
+    """Leave the adapter and the model, and return how long the selection of weights took, in seconds."""
     run = job.run
-    started = time.monotonic()
     encoder = _train(job, mirror)
-    seconds["training"] = time.monotonic() - started
+    trained_at = time.monotonic()
     base_encoder = job.encoder()
     base_weights = {name: tensor.clone() for name, tensor in base_encoder.backbone.state_dict().items()}
     retrofitted = merged_weights(encoder)
@@ -206,7 +207,7 @@ def _train_and_export(job: Job, mirror: WandbMirror, seconds: dict[str, float]) 
         encoder.backbone.save_pretrained(str(run.path / "adapter"))
     weight = _chosen_weight(job, base_encoder, base_weights, retrofitted)
     export_sentence_transformer(base_encoder, interpolate(base_weights, retrofitted, weight), run.model)
-    seconds["selection"] = time.monotonic() - started - seconds["training"]
+    return time.monotonic() - trained_at
 
 
 def _chosen_weight(
@@ -274,8 +275,10 @@ def _train(job: Job, mirror: WandbMirror) -> BiEncoder:
         trainable / 1e6,
         sum(p.numel() for p in module.parameters()) / 1e6,
     )
-    curve = TrainingCurve(run.path / "training_curve.csv", trainer_config["log_every"], mirror.log)
+    timer = Timer()
+    curve = TrainingCurve(run.curve, trainer_config["log_every"], timer, mirror.log)
     callbacks = [
+        timer,
         StopOnDivergence(run.path, batches, LossLevel(**trainer_config["divergence"])),
         checkpoint_every(run.checkpoints, trainer_config["checkpoint_every"]),
         *([curve] if is_first_process() else []),

@@ -115,6 +115,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def curve(self) -> Path:
+        """The table of the loss and more by step."""
+        return self.path / "training_curve.csv"
+
+    @property
     def model(self) -> Path:
         """Folder of the exported model, in sentence-transformers format."""
         return self.path / "model"

@@ -161,7 +161,7 @@ class WandbMirror:
         run.log_artifact(made)
 
     def _curve(self) -> list[Mapping[str, float]]:
-        path = self.folder.path / "training_curve.csv"
+        path = self.folder.curve
         rows: list[Mapping[str, float]] = pd.read_csv(path).to_dict("records") if path.exists() else []
         return rows
 
