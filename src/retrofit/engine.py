@@ -193,5 +193,5 @@ def _ray() -> Any:
         import ray
         import ray.cloudpickle
     except ImportError as error:
-        raise UserError("engine=ray needs Ray: pip install 'retrofit[ray]'") from error
+        raise UserError("engine=ray needs Ray: pip install -e '.[ray]'") from error
     return ray

@@ -228,7 +228,7 @@ def test_folders_without_a_model_that_can_be_read_are_named(
     assert "no *.safetensors" in message(lambda: local_chat(empty))
     assert "no causal language model" in message(lambda: replies(local_chat(broken)))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'retrofit[gguf]'" in message(lambda: local_chat(empty, gguf_file="model.gguf"))
+    assert "pip install -e '.[gguf]'" in message(lambda: local_chat(empty, gguf_file="model.gguf"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert "chat.gguf_file=model.gguf" in message(lambda: local_chat(empty, gguf_file="model.gguf"))
 

@@ -197,7 +197,7 @@ def test_what_an_offline_run_left_reaches_the_service_and_no_key_any_file(
     assert list((tmp_path / "home").glob(".local/**/staging/*")) == []
     synced(server, folder, tmp_path / "home")
     (sent, *_) = server.asked("UpsertBucket")
-    assert sent["name"] == "abc"
+    assert sent["name"] == "e-abc"
     assert sent["project"] == "p"
     assert sent["groupName"] == "e"
     assert sent["jobType"] == "negatives=dense, batch=8"
@@ -296,7 +296,7 @@ def test_a_resumed_run_reaches_the_service_whole_and_once(
     synced(server, folder, tmp_path / "home")
     assert server.exit_codes == [1]
     # Of a process that was killed: a file that "wandb sync" cannot read.
-    torn = folder.path / "wandb" / "offline-run-20200101_000000-abc" / "run-abc.wandb"
+    torn = folder.path / "wandb" / "offline-run-20200101_000000-e-abc" / "run-e-abc.wandb"
     torn.parent.mkdir()
     torn.write_bytes(b":W&B\xe7\xbe\x00")
     # Taken up at step 16: the curve was cut there, and what follows is trained again.
@@ -309,7 +309,7 @@ def test_a_resumed_run_reaches_the_service_whole_and_once(
         mirror.finish(METRICS, FIGURES)
     synced(server, folder, tmp_path / "home")
     assert len(offline_folders(folder)) == 1
-    assert {sent["name"] for sent in server.asked("UpsertBucket")} == {"abc"}
+    assert {sent["name"] for sent in server.asked("UpsertBucket")} == {"e-abc"}
     assert [(row["_step"], row["training/loss"]) for row in server.history] == [
         (step, pytest.approx(1 / step)) for step in (8, 16, 24, 32)
     ]

@@ -91,7 +91,7 @@ def require_client(asked_by: str) -> None:
     try:
         import openai  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{asked_by} needs the OpenAI client: pip install 'retrofit[openai]'") from error
+        raise UserError(f"{asked_by} needs the OpenAI client: pip install -e '.[openai]'") from error
     for library in ("openai", "httpx2", "httpcore2"):
         logger = logging.getLogger(library)
         if logger.level == logging.NOTSET:  # else someone wants to see them

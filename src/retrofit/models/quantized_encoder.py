@@ -54,7 +54,7 @@ def package_versions() -> dict[str, str]:
     try:
         return {package: importlib.metadata.version(package) for package in _PACKAGES}
     except importlib.metadata.PackageNotFoundError as error:
-        raise UserError("precision=int8 needs OpenVINO and NNCF: pip install 'retrofit[openvino]'") from error
+        raise UserError("precision=int8 needs OpenVINO and NNCF: pip install -e '.[openvino]'") from error
 
 
 def _block_telemetry() -> None:

@@ -238,7 +238,7 @@ def _device() -> str:
 
 def _model_folder(model: str, revision: str | None, gguf_file: str | None) -> Path:
     if gguf_file and importlib.util.find_spec("gguf") is None:
-        raise UserError(f"{KEY}.gguf_file={gguf_file} needs the package gguf: pip install 'retrofit[gguf]'")
+        raise UserError(f"{KEY}.gguf_file={gguf_file} needs the package gguf: pip install -e '.[gguf]'")
     patterns = [gguf_file] if gguf_file else WEIGHTS_AND_TOKENIZER
     folder = hub_folder(model, revision, patterns, f"{KEY}.model").absolute()  # for workers that stand elsewhere
     if gguf_file and not (folder / gguf_file).is_file():

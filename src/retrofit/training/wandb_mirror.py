@@ -75,7 +75,8 @@ class WandbMirror:
             project=logger["project"],
             group=logger["group"] or config["experiment_name"],
             mode=logger["mode"],
-            id=path.name,
+            # Of all experiments: two sweeps may hold the same configuration, and so folders of one name.
+            id=f"{path.parent.name}-{path.name}",
             resume="allow" if online else None,
             # Not that of a job before this one in the same sweep, whose mirror broke.
             reinit="create_new",
