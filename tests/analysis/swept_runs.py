@@ -46,7 +46,7 @@ def write_swept_run(
     pd.concat(metrics).to_csv(path / "metrics.csv", index=False)
     figures = {
         "seconds": {"base": 1.0, "training": 20.0, "total": 30.0},
-        "machine": {"threads": 2, "evaluation_precision": "float32"},
+        "machine": {"threads": 2, "evaluation_precision": "float32", "commit": "c0ffee"},
     }
     (path / "metrics.json").write_text(json.dumps(figures), encoding="utf-8")
     trained = [{"task": "help", "language": "de", "document_language": "de", "pairs": 100}]

@@ -71,6 +71,7 @@ def test_points_languages_and_curves_are_those_of_the_runs(sweep: Path, tmp_path
     environment = json.loads((tmp_path / "F3" / "environment.json").read_text(encoding="utf-8"))
     assert environment["commands"] == ["retrofit train sweep=paper/made_up"]
     assert environment["machine"]["torch_threads"] == 2
+    assert environment["commits_of_runs"] == ["c0ffee"]
 
 
 def test_several_sweeps_of_a_finding_share_the_tables(sweep: Path, tmp_path: Path) -> None:

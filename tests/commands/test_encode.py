@@ -177,9 +177,7 @@ def test_int8_without_its_packages_names_the_extra_and_writes_nothing(cache: Pat
     (tmp_path / "corpus.txt").write_text("tea", encoding="utf-8")
     refused = encode(cache, tmp_path, "input=corpus.txt", "output=out", "precision=int8")
     assert refused.returncode == 2
-    assert refused.stderr == (
-        "retrofit encode: precision=int8 needs OpenVINO and NNCF: pip install -e '.[openvino]'\n"
-    )
+    assert refused.stderr == ("retrofit encode: precision=int8 needs OpenVINO and NNCF: pip install -e '.[openvino]'\n")
     assert [path.name for path in tmp_path.iterdir()] == ["corpus.txt"]
 
 

@@ -335,12 +335,13 @@ def test_jobs_of_one_process_do_not_mix_though_a_mirror_broke(
         broken.log({"loss": 0.5})
         assert broken.run is None
     assert len(warnings(caplog)) == 1
-    other = RunFolder(folder.path.with_name("def"))
+    # In another experiment, of the same configuration: its name is that of the first, its run a run of its own.
+    other = RunFolder(folder.path.parent.with_name("e2") / folder.path.name)
     shutil.copytree(folder.path, other.path, ignore=shutil.ignore_patterns("wandb"))
     mirrored(other, 8)
     left_open.finish()
     synced(server, other, tmp_path / "home")
-    assert {sent["name"] for sent in server.asked("UpsertBucket")} == {"def"}
+    assert {sent["name"] for sent in server.asked("UpsertBucket")} == {"e2-abc"}
 
 
 def test_a_file_that_cannot_be_read_costs_the_mirror_not_the_run(

@@ -100,7 +100,7 @@ class SweepResults:
         comparison: a row for each point, group and what it is compared with.
         languages: a row for each point, group and language; means over seeds.
         curves: the training loss by run and step.
-        environment: ``commit``, ``packages``, ``machine`` and ``commands``.
+        environment: ``commit`` (of the report), ``commits_of_runs``, ``packages``, ``machine`` and ``commands``.
     """
 
     folder: Path
@@ -262,4 +262,4 @@ def _environment(path: Path) -> dict[str, Any]:
     value = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(value, Mapping):
         raise ValueError("expected a mapping")
-    return {"commit": "", "packages": {}, "machine": {}, "commands": []} | dict(value)
+    return {"commit": "", "commits_of_runs": [], "packages": {}, "machine": {}, "commands": []} | dict(value)

@@ -273,6 +273,7 @@ def _environment(key: str, results: SweepResults) -> dict[str, Any]:
     return {
         "name": key,
         "commit": str(environment["commit"])[:12],
+        "commits_of_runs": [str(commit)[:12] for commit in environment["commits_of_runs"]],
         "machine": environment["machine"],
         "packages": environment["packages"],
         "commands": environment["commands"],

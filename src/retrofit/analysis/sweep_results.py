@@ -6,8 +6,7 @@ import importlib.metadata
 import json
 import logging
 import os
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from retrofit.analysis.run_results import is_retention
 from retrofit.analysis.significance import CELL
 from retrofit.artefacts import read_object, write_json, write_text
 from retrofit.errors import UserError
+from retrofit.provenance import checkout_commit
 from retrofit.sweep_points import point_label
 
 _PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "sentence-transformers", "numpy")
@@ -99,7 +99,7 @@ def collect_sweeps(folders: Sequence[Path], output: Path, reference: str | None 
         UserError: a sweep has no finished run, or none of its reference; two sweeps differ in their size alone.
     """
     tables: dict[str, list[pd.DataFrame]] = {}
-    commands, machine = [], {}
+    commands, machine, commits = [], {}, set()
     read: dict[str, Path] = {}
     for folder in folders:
         runs = swept_runs(folder)
@@ -117,10 +117,11 @@ def collect_sweeps(folders: Sequence[Path], output: Path, reference: str | None 
             tables.setdefault(key, []).append(table[[*COLUMNS[key], *others]])
         commands.append(f"retrofit train sweep={name}")
         machine = _figures(runs[0])["machine"]
+        commits |= {str(commit) for run in runs if (commit := _figures(run)["machine"].get("commit"))}
     output.mkdir(parents=True, exist_ok=True)
     for key, parts in tables.items():
         write_text(output / f"{key}.csv", pd.concat(parts, ignore_index=True).to_csv(index=False, float_format="%.5g"))
-    write_json(output / ENVIRONMENT, _environment(commands, machine))
+    write_json(output / ENVIRONMENT, _environment(commands, machine, commits))
 
 
 def _tables(runs: Sequence[SweptRun], reference: str) -> dict[str, pd.DataFrame]:
@@ -201,11 +202,12 @@ def _figures(run: SweptRun) -> dict[str, Any]:
     return figures
 
 
-def _environment(commands: Sequence[str], machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the tables were made with: the checkout, the packages, and the machine as the runs describe it."""
+def _environment(commands: Sequence[str], machine: Mapping[str, Any], commits: Iterable[str]) -> dict[str, Any]:
+    """Return what the tables were made with: the checkouts, the packages, and the machine as the runs describe it."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "commit": _commit(),
+        "commit": checkout_commit(),
+        "commits_of_runs": sorted(commits),
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "machine": {
             "cores": os.cpu_count(),
@@ -215,12 +217,3 @@ def _environment(commands: Sequence[str], machine: Mapping[str, Any]) -> dict[st
         },
         "commands": list(commands),
     }
-
-
-def _commit() -> str | None:
-    """Return the commit that this code is of; None where it is no checkout."""
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607 -- whichever git is there
-        cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=False,
-    )  # fmt: skip
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -37,6 +37,7 @@ from retrofit.models.export import export_sentence_transformer
 from retrofit.models.precision import EncodingSettings, resolve_precision
 from retrofit.negatives.from_configuration import mined_negatives, miner_of
 from retrofit.negatives.mined import MinedNegatives
+from retrofit.provenance import checkout_commit
 from retrofit.training.callbacks import TrainingCurve, checkpoint_every, training_seconds
 from retrofit.training.checkpoint_files import newest_whole_checkpoint
 from retrofit.training.datamodule import RetrievalDataModule
@@ -378,6 +379,7 @@ def _write_results(
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),
             "evaluation_precision": job.settings.precision,
+            "commit": checkout_commit(),
         },
     }
     for model, table in results.items():
