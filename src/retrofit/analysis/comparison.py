@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from retrofit.analysis.run_results import is_retention
 from retrofit.analysis.significance import (
     CELL,
     RESAMPLES,
@@ -80,7 +81,9 @@ def finished_runs(folder: Path, name_of: Callable[[Mapping[str, Any]], str]) -> 
     return runs
 
 
-def compare_runs(runs: Mapping[tuple[str, int], Path], reference: str, column: str) -> Comparison:
+def compare_runs(
+    runs: Mapping[tuple[str, int], Path], reference: str, column: str, retention_by_task: bool = False
+) -> Comparison:
     """Return runs against those of the reference option.
 
     A group is a suite; the suite ``held_out`` is two, by whether any run was trained in the query's language.
@@ -89,6 +92,7 @@ def compare_runs(runs: Mapping[tuple[str, int], Path], reference: str, column: s
         runs: by option and seed. Options that lack a seed of the reference are left out.
         reference: the option that the others are compared with.
         column: what the options are options of; names their column.
+        retention_by_task: whether each task of a suite of retention is a group: one that rises may hide one that falls.
 
     Raises:
         UserError: the reference has no run, or a run was measured on other queries.
@@ -102,7 +106,7 @@ def compare_runs(runs: Mapping[tuple[str, int], Path], reference: str, column: s
             log.warning("%s is left out: it has no finished run with seed %s", name, ", ".join(map(str, without)))
     names = [name for name, without in lacking.items() if not without]
     names.sort(key=lambda name: (name != reference, name))
-    groups = cell_groups(runs[name, seed] for name in names for seed in seeds)
+    groups = cell_groups((runs[name, seed] for name in names for seed in seeds), retention_by_task)
     base = _scores(runs[reference, seeds[0]], "base").merge(groups, on=CELL)
     scores = {(name, seed): _scores(runs[name, seed], "retrofitted") for name in names for seed in seeds}
     of_differences, of_gains = np.random.default_rng(0), np.random.default_rng(1)
@@ -185,8 +189,8 @@ def sign_flip_p(differences: np.ndarray, frame: pd.DataFrame, generator: np.rand
     return two_sided_p(values.sum(), flipped_sums(values[:, None], generator)[:, 0])
 
 
-def cell_groups(runs: Iterable[Path]) -> pd.DataFrame:
-    """Return the cells that runs were measured on, with the group they are reported under.
+def cell_groups(runs: Iterable[Path], retention_by_task: bool) -> pd.DataFrame:
+    """Return the cells that runs were measured on, with the group they are reported under; see :func:`compare_runs`.
 
     A language is seen if any of the runs was trained in it: runs that differ in their languages have the same groups.
     """
@@ -194,7 +198,10 @@ def cell_groups(runs: Iterable[Path]) -> pd.DataFrame:
     cells = pd.concat(read).query(f"metric == '{METRIC}' and model == 'base'")
     seen = cells.groupby(["suite", "query_language"])["seen_in_training"].transform("any")
     held_out = cells["suite"] == HELD_OUT
-    cells["group"] = cells["suite"].where(~held_out, np.where(seen, SEEN, UNSEEN))
+    several = cells.groupby("suite")["task"].transform("nunique") > 1
+    by_task = several & cells["suite"].map(is_retention) & retention_by_task
+    named = cells["suite"].where(~by_task, cells["suite"] + ", " + cells["task"])
+    cells["group"] = named.where(~held_out, np.where(seen, SEEN, UNSEEN))
     return cells[[*CELL, "group"]].drop_duplicates(ignore_index=True)
 
 

@@ -131,7 +131,7 @@ def _tables(runs: Sequence[SweptRun], reference: str) -> dict[str, pd.DataFrame]
         before = by_point.setdefault((run.point, run.seed), run.path)
         if before != run.path:
             raise UserError(f"{before} and {run.path} are both {run.point} with seed {run.seed}; move one away")
-    compared = compare_runs(by_point, reference, "point")
+    compared = compare_runs(by_point, reference, "point", retention_by_task=True)
     results = compared.runs.rename(columns={METRIC: "value"})
     results["domain"] = results["group"].map(domain_of)
     results["metric"] = METRIC
@@ -159,7 +159,7 @@ def _means(run: SweptRun) -> pd.DataFrame:
 
 def _languages(runs: Sequence[SweptRun]) -> pd.DataFrame:
     """Return the mean over tasks, then over seeds, of every language of every suite."""
-    groups = comparison.cell_groups(run.path for run in runs)
+    groups = comparison.cell_groups((run.path for run in runs), retention_by_task=True)
     cells = pd.concat([_means(run) for run in runs]).merge(groups, on=CELL)
     cells = cells.rename(columns={"query_language": "language"})
     keys = ["point", "group", "language"]
