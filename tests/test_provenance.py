@@ -21,12 +21,13 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of one commit, which the code seems to run from."""
-    (tmp_path / "code.py").write_text("1\n", encoding="utf-8")
+    (tmp_path / "src").mkdir()
+    for name in ("src/code.py", "README.md"):
+        (tmp_path / name).write_text("1\n", encoding="utf-8")
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "--message", "first")
-    git(tmp_path, "tag", "--annotate", "v1", "--message", "a tag does not stand for the commit")
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "code.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "src" / "code.py"))
     return tmp_path
 
 
@@ -34,8 +35,10 @@ def test_a_commit_is_told_in_full(checkout: Path) -> None:
     assert checkout_commit() == git(checkout, "rev-parse", "HEAD")
 
 
-def test_a_changed_file_is_told(checkout: Path) -> None:
-    (checkout / "code.py").write_text("2\n", encoding="utf-8")
+def test_changed_code_is_told_and_a_changed_document_is_not(checkout: Path) -> None:
+    (checkout / "README.md").write_text("2\n", encoding="utf-8")
+    assert checkout_commit() == git(checkout, "rev-parse", "HEAD")
+    (checkout / "src" / "code.py").write_text("2\n", encoding="utf-8")
     assert checkout_commit() == git(checkout, "rev-parse", "HEAD") + "-dirty"
 
 
@@ -44,6 +47,6 @@ def test_without_a_checkout_or_git_nothing_is_told(checkout: Path, monkeypatch: 
     assert checkout_commit() is None
     monkeypatch.undo()
     (checkout / ".git").rename(checkout / "elsewhere")
-    monkeypatch.setattr(provenance, "__file__", str(checkout / "code.py"))
+    monkeypatch.setattr(provenance, "__file__", str(checkout / "src" / "code.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(checkout.parent))
     assert checkout_commit() is None

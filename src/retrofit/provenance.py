@@ -7,13 +7,19 @@ from pathlib import Path
 
 
 def checkout_commit() -> str | None:
-    """Return the commit of the checkout this code runs from, with ``-dirty`` where a tracked file was changed.
+    """Return the commit of the checkout this code runs from, with ``-dirty`` where code or configuration was changed.
 
     None where it is no checkout, or git is not there.
     """
+    commit, changed = _git("rev-parse", "HEAD"), _git("diff", "--name-only", "HEAD", "--", ":/src", ":/conf")
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what git says of the checkout; None where it says that something is wrong, or is not there."""
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607 -- whichever git is there
+            ["git", *arguments],  # noqa: S607 -- whichever git is there
             cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=False,
         )  # fmt: skip
     except OSError:
