@@ -197,7 +197,7 @@ def test_what_keeps_ray_from_working_is_named(monkeypatch: pytest.MonkeyPatch) -
         patch.setitem(sys.modules, "ray", None)
         missing = RayEngine(workers=2, address=None, cpus_per_worker=1, gpus_per_worker=0)
         assert list(missing.map(squares, [])) == []  # nothing to do needs no Ray
-        with pytest.raises(UserError, match=r"engine=ray needs Ray: pip install 'retrofit\[ray\]'"):
+        with pytest.raises(UserError, match=r"engine=ray needs Ray: pip install -e '\.\[ray\]'"):
             list(missing.map(squares, [1]))
         missing.close()
     pytest.importorskip("ray")

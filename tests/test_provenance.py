@@ -21,8 +21,8 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of one commit, which the code seems to run from."""
-    (tmp_path / "src").mkdir()
-    for name in ("src/code.py", "README.md"):
+    for name in ("src/code.py", "conf/train.yaml", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1\n", encoding="utf-8")
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", ".")
@@ -35,10 +35,14 @@ def test_a_commit_is_told_in_full(checkout: Path) -> None:
     assert checkout_commit() == git(checkout, "rev-parse", "HEAD")
 
 
-def test_changed_code_is_told_and_a_changed_document_is_not(checkout: Path) -> None:
+def test_a_changed_document_is_not_told(checkout: Path) -> None:
     (checkout / "README.md").write_text("2\n", encoding="utf-8")
     assert checkout_commit() == git(checkout, "rev-parse", "HEAD")
-    (checkout / "src" / "code.py").write_text("2\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["src/code.py", "src/new.py", "conf/train.yaml"])
+def test_changed_code_and_configuration_are_told(checkout: Path, name: str) -> None:
+    (checkout / name).write_text("2\n", encoding="utf-8")
     assert checkout_commit() == git(checkout, "rev-parse", "HEAD") + "-dirty"
 
 
@@ -49,4 +53,14 @@ def test_without_a_checkout_or_git_nothing_is_told(checkout: Path, monkeypatch: 
     (checkout / ".git").rename(checkout / "elsewhere")
     monkeypatch.setattr(provenance, "__file__", str(checkout / "src" / "code.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(checkout.parent))
+    assert checkout_commit() is None
+
+
+def test_a_project_that_it_is_installed_within_is_not_its_checkout(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout / ".gitignore").write_text("installed\n", encoding="utf-8")
+    (checkout / "installed").mkdir()
+    (checkout / "installed" / "code.py").write_text("1\n", encoding="utf-8")
+    monkeypatch.setattr(provenance, "__file__", str(checkout / "installed" / "code.py"))
     assert checkout_commit() is None

@@ -3,7 +3,8 @@
     python experiments/evaluation/collect.py FOLDER [PREFIX]
 
 Writes beside this file ``values.csv`` and ``differences.csv`` (without the single tasks, which are thousands),
-``models.csv`` and ``leakage.csv`` (sums over the tasks of a suite), their names after a prefix where one is given.
+``models.csv`` and ``leakage.csv`` (sums over the tasks of a suite), their names after a prefix where one is given; and
+``seeds.csv`` where a model has several: what each seed came to on every task.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ def main(folder: Path, prefix: str = "") -> None:
     for name, committed in (("table.csv", "values.csv"), ("comparison.csv", "differences.csv")):
         frame = pd.read_csv(folder / name)
         frame[frame["level"] != "task"].to_csv(HERE / f"{prefix}{committed}", index=False, float_format="%.5g")
-    pd.read_csv(folder / "models.csv").to_csv(HERE / f"{prefix}models.csv", index=False)
+    models = pd.read_csv(folder / "models.csv")
+    models.to_csv(HERE / f"{prefix}models.csv", index=False)
+    several = models[models["configuration"].notna() & models["configuration"].duplicated(keep=False)]
+    if len(several):
+        metrics = pd.read_csv(folder / "metrics.csv").merge(several[["model", "configuration", "seed"]], on="model")
+        metrics.drop(columns="model").to_csv(HERE / f"{prefix}seeds.csv", index=False, float_format="%.5g")
     leakage = pd.read_csv(folder / "leakage.csv").groupby(["model", "suite"], sort=False)[COUNTS].sum(min_count=1)
     leakage.reset_index().to_csv(HERE / f"{prefix}leakage.csv", index=False, float_format="%.0f")
 

@@ -9,10 +9,12 @@ from pathlib import Path
 def checkout_commit() -> str | None:
     """Return the commit of the checkout this code runs from, with ``-dirty`` where code or configuration was changed.
 
-    None where it is no checkout, or git is not there.
+    None where it is no checkout of this code (it may be installed within another project's), or git is not there.
     """
-    commit, changed = _git("rev-parse", "HEAD"), _git("diff", "--name-only", "HEAD", "--", ":/src", ":/conf")
-    return f"{commit}-dirty" if commit and changed else commit
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None
+    commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", ":/src", ":/conf")
+    return f"{commit}-dirty" if changed else commit
 
 
 def _git(*arguments: str) -> str | None:

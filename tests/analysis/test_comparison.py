@@ -88,10 +88,10 @@ def test_runs_are_listed_with_their_gain(runs: dict[tuple[str, int], Path]) -> N
 def test_tasks_of_retention_are_told_apart_where_that_is_asked(runs: dict[tuple[str, int], Path]) -> None:
     table = compare_runs(runs, "real", "source", retention_by_task=True).runs
     assert set(table["group"]) == {
-        "held_out, seen", "held_out, unseen", "retention_leads, help", "retention_leads, title",
+        "held_out, seen", "held_out, unseen", "retention_leads: help", "retention_leads: title",
     }  # fmt: skip
     naive = pd.read_parquet(runs["better", 1] / "queries_retrofitted.parquet").query("suite == 'retention_leads'")
-    title = table.query("group == 'retention_leads, title' and source == 'better' and seed == 1")
+    title = table.query("group == 'retention_leads: title' and source == 'better' and seed == 1")
     assert title[METRIC].item() == pytest.approx(naive.loc[naive["task"] == "title", METRIC].mean())
 
 

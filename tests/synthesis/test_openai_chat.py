@@ -60,7 +60,7 @@ def test_a_setting_that_cannot_be_is_one_line_without_secrets(settings: dict[str
 
 def test_without_the_client_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(UserError, match=r"generator=openai needs the OpenAI client: pip install 'retrofit\[openai\]'"):
+    with pytest.raises(UserError, match=r"generator=openai needs the OpenAI client: pip install -e '\.\[openai\]'"):
         list(OpenAIChat(**SETTINGS).replies(["What?"], LOCAL))
 
 

@@ -22,6 +22,7 @@ from retrofit.data.curation.artefact import Curation
 from retrofit.data.selection import select
 from retrofit.data.storage import PairSource
 from retrofit.data.training_data import TrainingData
+from retrofit.errors import UserError
 from retrofit.instantiation import instantiate
 from retrofit.losses.info_nce import InfoNCE
 from retrofit.models.adapters import apply_adapter
@@ -262,7 +263,7 @@ def test_a_resumed_training_ends_with_the_weights_and_the_curve_of_an_uninterrup
     assert [values(line) for line in again[1:]] == [values(line) for line in curve[1:]]
 
 
-def test_the_seconds_of_a_resumed_training_are_those_of_all_its_starts(
+def test_the_seconds_of_a_resumed_training_include_those_before_its_checkpoint(
     load_tiny: Load, batches: PlannedBatches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = itertools.count()
@@ -275,6 +276,12 @@ def test_the_seconds_of_a_resumed_training_are_those_of_all_its_starts(
     (row,) = fit(module_of(load_tiny().train()), batches, tmp_path, resume=checkpoint)
     assert before < row["seconds"] < 2 * before + 10
     assert training_seconds(tmp_path / "training_curve.csv") == row["seconds"]
+
+
+def test_a_curve_of_another_version_is_named(load_tiny: Load, batches: PlannedBatches, tmp_path: Path) -> None:
+    (tmp_path / "training_curve.csv").write_text("step,loss\n2,0.5\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"training_curve\.csv has no column seconds: .* delete its folder"):
+        fit(module_of(load_tiny().train()), batches, tmp_path)
 
 
 def values(line: str) -> list[float]:

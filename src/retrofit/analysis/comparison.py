@@ -200,7 +200,7 @@ def cell_groups(runs: Iterable[Path], retention_by_task: bool) -> pd.DataFrame:
     held_out = cells["suite"] == HELD_OUT
     several = cells.groupby("suite")["task"].transform("nunique") > 1
     by_task = several & cells["suite"].map(is_retention) & retention_by_task
-    named = cells["suite"].where(~by_task, cells["suite"] + ", " + cells["task"])
+    named = cells["suite"].where(~by_task, cells["suite"] + ": " + cells["task"])
     cells["group"] = named.where(~held_out, np.where(seen, SEEN, UNSEEN))
     return cells[[*CELL, "group"]].drop_duplicates(ignore_index=True)
 

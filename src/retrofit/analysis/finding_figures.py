@@ -376,5 +376,5 @@ LABELS = {
     "F3": "Difference to in-batch negatives by kind, number for each query and batch size, with 95% intervals",
     "F4": "Gain by number of tasks and of languages at equal budget, the effects of both and what both add in longer "
     "training, with 95% intervals",
-    "F5": "Base and final score of each suite, gain of each language, seconds of training",
+    "F5": "Base and final score of each group, gain of each language, seconds of training",
 }

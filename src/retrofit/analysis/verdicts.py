@@ -271,10 +271,10 @@ def _final(results: SweepResults) -> Verdict:
     if measured:
         risen = [read_as(gain.group) for gain in measured if gain.better]
         fallen = [read_as(gain.group) for gain in measured if gain.worse]
-        says = f"nothing falls significantly of {len(measured)} suites of retention and elsewhere: "
+        says = f"nothing falls significantly of {len(measured)} groups of retention and elsewhere: "
         says += f"{_listed(fallen) or 'none'} fell"
         checks.append(Check(says, not fallen))
-        sentences.append(f"Of {len(measured)} suites it was not trained for, {len(risen)} rise and {len(fallen)} fall "
+        sentences.append(f"Of {len(measured)} groups it was not trained for, {len(risen)} rise and {len(fallen)} fall "
                          f"significantly{f' ({_listed(fallen)})' if fallen else ''}.")  # fmt: skip
     checks += _cost(results, sweep, lora, full, sentences)
     checks.append(Check("it does on MMTEB retrieval what models of 7B do: MMTEB was not measured", None))

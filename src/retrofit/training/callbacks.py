@@ -17,6 +17,7 @@ from torch import Tensor
 
 from retrofit.artefacts import write_text
 from retrofit.data.batching import TokenBatch
+from retrofit.errors import UserError
 from retrofit.losses.step import last_figures
 from retrofit.training.module import RetrievalModule
 from retrofit.training.peak_memory import PeakMemory
@@ -45,9 +46,20 @@ def checkpoint_every(folder: Path, steps: int) -> ModelCheckpoint:
 
 
 def training_seconds(curve: Path) -> float:
-    """Return how long the run of a training curve trained, in all of its starts."""
+    """Return how long a run took for its steps, by its training curve: in all starts, up to the checkpoints taken up.
+
+    Raises:
+        UserError: the curve is of a version that did not count them.
+    """
+    return _rows(curve)[-1]["seconds"]
+
+
+def _rows(curve: Path) -> list[dict[str, float]]:
     with curve.open(newline="", encoding="utf-8") as file:
-        return float(list(csv.DictReader(file))[-1]["seconds"])
+        read = csv.DictReader(file)
+        if "seconds" not in (read.fieldnames or ()):
+            raise UserError(f"{curve} has no column seconds: another version began this run; delete its folder")
+        return [{name: float(value) for name, value in row.items()} for row in read]
 
 
 class TrainingCurve(pl.Callback):
@@ -77,8 +89,7 @@ class TrainingCurve(pl.Callback):
         """Take up the rows written before the step at which the run stands."""
         self._first_step = trainer.global_step
         if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            rows = _rows(self.path)
             self.rows = [{**row, "step": int(row["step"])} for row in rows if row["step"] <= self._first_step]
         self._memory = PeakMemory(pl_module.device)
         self._since = self._started = time.monotonic()

@@ -76,7 +76,7 @@ class WandbMirror:
             group=logger["group"] or config["experiment_name"],
             mode=logger["mode"],
             # Of all experiments: two sweeps may hold the same configuration, and so folders of one name.
-            id=f"{path.parent.name}-{path.name}",
+            id=_allowed(f"{path.parent.name}-{path.name}"),
             resume="allow" if online else None,
             # Not that of a job before this one in the same sweep, whose mirror broke.
             reinit="create_new",
@@ -193,7 +193,7 @@ def _names(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
 
 
 def _allowed(name: str) -> str:
-    """Return the name of an artefact with what the service refuses replaced."""
+    """Return the name of an artefact, or of a run, with what the service refuses replaced."""
     return re.sub(r"[^\w.-]", "-", name, flags=re.ASCII)
 
 
