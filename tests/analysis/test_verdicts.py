@@ -154,7 +154,7 @@ def test_longer_training_alone_leaves_f4_open(judge: Judge) -> None:
 def test_a_suite_that_falls_is_named_by_f5(judge: Judge) -> None:
     said = judge("F5", final=lambda _, domain: -0.02 if domain == "elsewhere" else 0.05)
     assert said.verdict == "partly"
-    assert failing(said) == ["nothing falls significantly of 3 suites of retention and elsewhere: xquad fell"]
+    assert failing(said) == ["nothing falls significantly of 3 groups of retention and elsewhere: xquad fell"]
     assert "(xquad)" in said.sentence
 
 
