@@ -14,7 +14,7 @@ from tests.analysis.finding_folders import Gain, write_experiments, write_result
 from retrofit.analysis.finding_figures import finding_figure
 from retrofit.analysis.finding_results import BASE, HELD_OUT, SweepResults, numbered
 from retrofit.analysis.findings import FINDINGS, Check, Verdict
-from retrofit.analysis.verdicts import told, verdict
+from retrofit.analysis.verdicts import read_as, told, verdict
 from retrofit.errors import UserError
 
 Judge = Callable[..., Verdict]
@@ -271,3 +271,9 @@ def without(folder: Path, point: str, sweep: str | None = None) -> None:
         touched = (table["point"] == point) | (table["against"] == point if "against" in table else False)
         table = table[~touched | (table["sweep"] != sweep if sweep else False)]
         table.to_csv(folder / f"{name}.csv", index=False)
+
+
+def test_groups_are_read_without_the_name_of_their_suite() -> None:
+    assert read_as("retention_bitext: emoji_name") == "retention: emoji name"
+    assert read_as("retention_leads") == "retention leads"
+    assert read_as("held_out, seen") == "held out, languages trained on"

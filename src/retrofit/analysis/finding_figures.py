@@ -26,7 +26,7 @@ from retrofit.analysis.finding_results import (
     valued,
 )
 from retrofit.analysis.findings import FINDINGS
-from retrofit.analysis.pages import words
+from retrofit.analysis.pages import group_words, words
 from retrofit.analysis.verdicts import (
     DIVERSITY,
     LANGUAGES,
@@ -85,7 +85,7 @@ def _gains(results: SweepResults, sweep: str) -> Figure:
         contrasts = [[results.gain(sweep, label, group) for label in labels] for group in groups]
         panel.set_title(DOMAINS[domain])
         panel.set_xlabel(GAIN if panel is drawn[-1] else "")
-        _intervals(panel, [point_name(label) for label in labels], contrasts, [words(g) for g in groups], place)
+        _intervals(panel, [point_name(label) for label in labels], contrasts, [group_words(g) for g in groups], place)
     return figure
 
 
@@ -234,7 +234,7 @@ def _diversity(results: SweepResults) -> Figure | None:
                      for sweep, (narrow, broad) in compared.items()]  # fmt: skip
         drawn[-1].set_xlabel("broadest minus narrowest")
         steps = [f"{steps_of(results, sweep)} steps" for sweep in compared]
-        _intervals(drawn[-1], [words(group) for group in groups], contrasts, steps)
+        _intervals(drawn[-1], [group_words(group) for group in groups], contrasts, steps)
     return figure
 
 
@@ -278,7 +278,7 @@ def _base_and_final(panel: Axes, results: SweepResults, sweep: str, labels: list
             panel.plot([base, value], [height] * 2, color=SERIES[place], linewidth=1.2)
             panel.plot([value], [height], marker=MARKERS[place], markersize=5, color=SERIES[place],
                        markerfacecolor=SERIES[place] if sure else PAPER)  # fmt: skip
-    _rows(panel, [words(group) for group in groups], zero=False)
+    _rows(panel, [group_words(group) for group in groups], zero=False)
     panel.set_xlabel("nDCG@10")
     panel.set_title("base and final; filled: significant")
     keys = [Line2D([], [], linestyle="none", marker="|", markeredgewidth=2, markersize=9, color=SOFT, label="base")]
@@ -298,7 +298,7 @@ def _gained_and_lost(panel: Axes, languages: Sequence[str], gains: Sequence[floa
     panel.axvline(0, color=INK, linewidth=0.8)
     panel.grid(visible=False, axis="y")
     panel.tick_params(length=0)
-    panel.set_xlabel("gain of nDCG@10, mean of the seeds")
+    panel.set_xlabel("mean gain of nDCG@10")
     handles = [
         Patch(facecolor=SERIES[place], hatch=hatch, edgecolor=PAPER, linewidth=0, label=DOMAINS[domain].split(", ")[1])
         for place, (domain, hatch) in enumerate(((TRAINING, ""), (UNSEEN, "////")))

@@ -20,7 +20,7 @@ from retrofit.analysis.finding_figures import finding_figure, gains_figure, word
 from retrofit.analysis.finding_results import DOMAINS, HELD_OUT, UNSEEN, SweepResults
 from retrofit.analysis.findings import FINDING_OF_SWEEP, FINDINGS, NOT_MEASURED, PARTLY, REPRODUCED
 from retrofit.analysis.overview_figures import gain_and_forgetting, loss_curves, short
-from retrofit.analysis.pages import render, words
+from retrofit.analysis.pages import group_words, render, words
 from retrofit.analysis.verdicts import told_p, verdict
 from retrofit.artefacts import write_text
 from retrofit.errors import UserError
@@ -230,7 +230,7 @@ def _heat_maps(results: SweepResults, sweep: str) -> list[dict[str, Any]]:
     held_out = rows[rows["domain"].isin(HELD_OUT)]
     parts = [("held out", held_out)] if len(held_out) else []
     rest = rows[~rows["domain"].isin(HELD_OUT)]
-    parts += [(words(group), part) for group, part in rest.groupby("group", sort=False)]
+    parts += [(group_words(group), part) for group, part in rest.groupby("group", sort=False)]
     return [_heat_map(name, part, labels) for name, part in parts]
 
 

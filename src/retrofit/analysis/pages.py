@@ -32,6 +32,12 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def group_words(group: str) -> str:
+    """Return a group of results as it is read: of several tasks of retention the task, without its suite."""
+    _, of_task, task = group.partition(": ")
+    return words(f"retention: {task}" if of_task else group)
+
+
 def _direction(value: float) -> str:
     """Return the class of a change that is as large as the digits shown, none for a smaller one."""
     return "up" if value >= 0.00005 else "down" if value <= -0.00005 else ""

@@ -21,7 +21,7 @@ from retrofit.analysis.finding_results import (
     valued,
 )
 from retrofit.analysis.findings import FINDINGS, NOT_MEASURED, Check, Verdict
-from retrofit.analysis.pages import words
+from retrofit.analysis.pages import group_words, words
 from retrofit.analysis.saturation import Saturation, saturation
 from retrofit.sweep_points import point_axes
 
@@ -106,7 +106,7 @@ def point_name(label: str) -> str:
 def read_as(group: str) -> str:
     """Return a group as it is read."""
     names = {SEEN: DOMAINS[TRAINING], UNSEEN: DOMAINS["unseen_languages"]}
-    return names.get(group, words(group))
+    return names.get(group, group_words(group))
 
 
 def _data_source(results: SweepResults) -> Verdict:
