@@ -12,7 +12,7 @@ folder (``--long``), or else definitions.
 and larger batches; it sorts by length itself. Its ONNX and OpenVINO backends need a package that has no usable version
 beside transformers 5, so ``onnxruntime`` and ``openvino`` run the exported graph in batches of similar length. They
 are left out unless an interpreter has them (``--python``: with torch, transformers, openvino, nncf, onnx, onnxscript
-and onnxruntime). ``retrofit_int8`` is left out unless this interpreter has the extra ``.[openvino]``.
+and onnxruntime). ``retrofit_int8`` is left out unless this interpreter has the extra ``openvino``.
 
 ``share_of_peak`` is the share of the fastest matrix product ``[2048, 384] · [384, 1536]`` of the same precision (of
 bfloat16 for int8), measured in the same turns. Tokens are counted without padding: 2 operations for each weight

@@ -6,7 +6,7 @@ The suites are those of ``retrofit train experiment=…``, on the test split, wi
 Queries and passages are quantised apart, each with its ranges from 200 of the texts themselves, as ``retrofit encode``
 does. ``change`` is the mean difference of a query's nDCG@10 to float32, and ``standard_error`` that of this mean over
 the queries; ``cosine_mean`` and ``cosine_min`` compare the vectors of the suite's texts with those in float32. Needs
-the extra ``.[openvino]``.
+the extra ``openvino``.
 """
 
 from __future__ import annotations

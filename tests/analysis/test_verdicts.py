@@ -142,13 +142,13 @@ def test_what_longer_training_adds_is_told_beside_f4_and_decides_nothing(judge: 
 
 
 def test_longer_training_is_told_only_where_both_ends_were_measured(judge: Judge) -> None:
-    said = judge("F4", lambda folder: without(folder, "n_tasks=1, n_languages=1", "diversity_longer"))
+    said = judge("F4", lambda folder: without(folder, "n_tasks=1, n_languages=1", sweep="diversity_longer"))
     assert "steps" not in said.sentence
     assert said.verdict == "reproduced"
 
 
 def test_longer_training_alone_leaves_f4_open(judge: Judge) -> None:
-    assert judge("F4", lambda folder: without_sweep(folder, "diversity")).verdict == "not measured"
+    assert judge("F4", lambda folder: without(folder, sweep="diversity")).verdict == "not measured"
 
 
 def test_a_suite_that_falls_is_named_by_f5(judge: Judge) -> None:
@@ -257,23 +257,16 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, name: str, content:
     assert "\n" not in str(caught.value)
 
 
-def without_sweep(folder: Path, sweep: str) -> None:
-    """Take a sweep out of all files of a folder."""
-    for name in ("results", "points", "comparison", "languages", "curves"):
-        table = pd.read_csv(folder / f"{name}.csv")
-        table[table["sweep"] != sweep].to_csv(folder / f"{name}.csv", index=False)
-
-
-def without(folder: Path, point: str, sweep: str | None = None) -> None:
-    """Take a point, of one sweep or of all, out of all files of a folder."""
-    for name in ("results", "points", "comparison", "languages", "curves"):
-        table = pd.read_csv(folder / f"{name}.csv")
-        touched = (table["point"] == point) | (table["against"] == point if "against" in table else False)
-        table = table[~touched | (table["sweep"] != sweep if sweep else False)]
-        table.to_csv(folder / f"{name}.csv", index=False)
-
-
 def test_groups_are_read_without_the_name_of_their_suite() -> None:
     assert read_as("retention_bitext: emoji_name") == "retention: emoji name"
     assert read_as("retention_leads") == "retention leads"
     assert read_as("held_out, seen") == "held out, languages trained on"
+
+
+def without(folder: Path, point: str | None = None, sweep: str | None = None) -> None:
+    """Take a point, of one sweep or of all, or all points of a sweep out of all files of a folder."""
+    for name in ("results", "points", "comparison", "languages", "curves"):
+        table = pd.read_csv(folder / f"{name}.csv")
+        touched = (table["point"] == point) | (table["against"] == point if "against" in table else False)
+        gone = (touched if point else True) & (table["sweep"] == sweep if sweep else True)
+        table[~gone].to_csv(folder / f"{name}.csv", index=False)

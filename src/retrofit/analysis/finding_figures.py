@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from retrofit.analysis.drawing import INK, LINE, MARKERS, PAPER, SERIES, SOFT, legend_below, on_paper, panels
+from retrofit.analysis.effects import Effects
 from retrofit.analysis.figures import signed
 from retrofit.analysis.finding_results import (
     BASE,
@@ -203,12 +204,19 @@ def _diversity(results: SweepResults) -> Figure | None:
         if label in tasks and label in languages:
             grid[rows.index(tasks[label]), columns.index(languages[label])] = gain
     effects = diversity_effects(results, DIVERSITY)
-    ends = {sweep: narrow_and_broad(results, sweep) for sweep in (DIVERSITY, LONGER)}
-    compared = {sweep: pair for sweep, pair in ends.items() if pair} if ends[LONGER] else {}
-    groups = results.groups(LONGER)
-    heights = [1.9] * bool(effects) + [0.9 + 0.27 * len(groups)] * bool(compared)
+    longer = results.groups(LONGER) if narrow_and_broad(results, LONGER) else []
+    heights = [1.9] * bool(effects) + [0.9 + 0.27 * len(longer)] * bool(longer)
     figure, drawn = panels([0.9 + 0.5 * len(rows), *heights])
-    panel = drawn[0]
+    _gains_of_cells(drawn[0], grid, rows, columns)
+    if effects:
+        _effects(drawn[1], effects)
+    if longer:
+        _broad_against_narrow(drawn[-1], results, longer)
+    return figure
+
+
+def _gains_of_cells(panel: Axes, grid: np.ndarray, rows: Sequence[float], columns: Sequence[float]) -> None:
+    """Draw the gain of each number of tasks (rows) and of languages (columns); NaN is a cell that was not measured."""
     low, high = np.nanmin(grid), np.nanmax(grid)
     panel.pcolormesh(grid, cmap=HEAT, vmin=low, vmax=high, edgecolors=PAPER, linewidth=1.5)
     for (row, column), gain in np.ndenumerate(grid):
@@ -222,20 +230,27 @@ def _diversity(results: SweepResults) -> Figure | None:
     panel.set_title("gain, all held-out queries")
     panel.grid(visible=False)
     panel.tick_params(length=0)
-    if effects:
-        beneath = drawn[1]
-        for row, effect in enumerate(effects.all):
-            _interval(beneath, row, effect.estimate, effect.low, effect.high, SERIES[0], "o", effect.significant)
-        names = ["tasks", "languages", "tasks over languages", "interaction"]
-        _rows(beneath, [f"{name}{_ends(effect.name)}" for name, effect in zip(names, effects.all, strict=True)])
-        beneath.set_xlabel("effect on nDCG@10, 95% interval")
-    if compared:
-        contrasts = [[results.contrast(sweep, broad, narrow, group) for group in groups]
-                     for sweep, (narrow, broad) in compared.items()]  # fmt: skip
-        drawn[-1].set_xlabel("broadest minus narrowest")
-        steps = [f"{steps_of(results, sweep)} steps" for sweep in compared]
-        _intervals(drawn[-1], [group_words(group) for group in groups], contrasts, steps)
-    return figure
+
+
+def _effects(panel: Axes, effects: Effects) -> None:
+    for row, effect in enumerate(effects.all):
+        _interval(panel, row, effect.estimate, effect.low, effect.high, SERIES[0], "o", effect.significant)
+    names = ["tasks", "languages", "tasks over languages", "interaction"]
+    _rows(panel, [f"{name}{_ends(effect.name)}" for name, effect in zip(names, effects.all, strict=True)])
+    panel.set_xlabel("effect on nDCG@10, 95% interval")
+
+
+def _broad_against_narrow(panel: Axes, results: SweepResults, groups: list[str]) -> None:
+    """Draw what the broadest data add to the narrowest, a mark for each length of training."""
+    contrasts, steps = [], []
+    for sweep in (DIVERSITY, LONGER):
+        ends = narrow_and_broad(results, sweep)
+        if ends:
+            narrow, broad = ends
+            contrasts.append([results.contrast(sweep, broad, narrow, group) for group in groups])
+            steps.append(f"{steps_of(results, sweep)} steps")
+    panel.set_xlabel("broadest minus narrowest")
+    _intervals(panel, [group_words(group) for group in groups], contrasts, steps)
 
 
 def _ends(name: str) -> str:
