@@ -149,13 +149,15 @@ def _write_sweep(
     tables: dict[str, list[dict[str, object]]], sweep: str, points: list[dict[str, str]], reference: dict[str, str],
     rule: Gain,
 ) -> None:  # fmt: skip
+    trained_on = next(languages for domain, _, languages in GROUPS.values() if domain == "training")
     for number, point in enumerate(points):
         name = label(point)
+        pairs = len(trained_on) * int(point.get("pairs_per_language", 2500))
         for seed in SEEDS:
             tables["points"].append({
                 "sweep": sweep, "point": name, "seed": seed, **point, "run": f"{zlib.crc32(name.encode()):08x}{seed}",
-                "pairs": 10_000, "steps": 157, "negatives_per_query": 63, "training_seconds": 200 + 10 * number,
-                "pairs_per_second": round(10_000 / (200 + 10 * number), 1), "total_seconds": 300 + 10 * number,
+                "pairs": pairs, "steps": 157, "negatives_per_query": 63, "training_seconds": 200 + 10 * number,
+                "pairs_per_second": round(pairs / (200 + 10 * number), 1), "total_seconds": 300 + 10 * number,
                 "peak_memory_gb": 2.0 + number,
             })  # fmt: skip
             tables["curves"] += [

@@ -14,7 +14,7 @@ from tests.analysis.finding_folders import Gain, write_experiments, write_result
 from retrofit.analysis.finding_figures import finding_figure
 from retrofit.analysis.finding_results import BASE, HELD_OUT, SweepResults, numbered
 from retrofit.analysis.findings import FINDINGS, Check, Verdict
-from retrofit.analysis.verdicts import read_as, told, verdict
+from retrofit.analysis.verdicts import data_scale_fit, read_as, told, verdict
 from retrofit.errors import UserError
 
 Judge = Callable[..., Verdict]
@@ -104,6 +104,21 @@ def test_a_gain_that_goes_on_rising_makes_f2_partly_so(judge: Judge) -> None:
     said = judge("F2", data_scale=lambda point, _: 0.01 * math.log2(float(point["pairs_per_language"])))
     assert said.verdict == "partly"
     assert any("levels off within what was measured" in says for says in failing(said))
+
+
+def test_a_cap_above_what_there_is_counts_as_what_there_is(tmp_path: Path) -> None:
+    folder = write_experiments(tmp_path, "F2") / "F2_data_scale"
+    points = pd.read_csv(folder / "points.csv")
+    points.loc[points["pairs_per_language"] == 4000, "pairs"] = 4 * 3200
+    points.to_csv(folder / "points.csv", index=False)
+    results = SweepResults.read(folder)
+    fit = data_scale_fit(results, "data_scale")
+    assert fit is not None
+    assert fit.measured == (125, 3200)
+    assert "From 125 to 3,200 pairs of each language" in verdict("F2", results).sentence
+    figure = finding_figure("F2", results)
+    assert figure is not None
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()][-1] == "3,200"
 
 
 def test_a_level_gain_refutes_f2(judge: Judge) -> None:

@@ -24,6 +24,7 @@ from retrofit.analysis.finding_results import (
     Contrast,
     SweepResults,
     numbered,
+    pairs_of_each_language,
     valued,
 )
 from retrofit.analysis.findings import FINDINGS
@@ -91,12 +92,13 @@ def _gains(results: SweepResults, sweep: str) -> Figure:
 
 
 def _data_scale(results: SweepResults) -> Figure | None:
-    sweeps = [sweep for sweep in results.sweeps if numbered(results, sweep, SIZE)]
+    sizes_of = {sweep: pairs_of_each_language(results, sweep, SIZE) for sweep in results.sweeps}
+    sweeps = [sweep for sweep, sizes in sizes_of.items() if sizes]
     if not sweeps:
         return None
     figure, drawn = panels([3.7] * len(sweeps))
     for panel, sweep in zip(drawn, sweeps, strict=True):
-        sizes = numbered(results, sweep, SIZE)
+        sizes = sizes_of[sweep]
         for domain, colour, marker in zip(HELD_OUT, SERIES, MARKERS, strict=False):
             runs = results.run_gains(sweep, [domain])
             if len(runs):

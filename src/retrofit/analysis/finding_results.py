@@ -217,6 +217,22 @@ def numbered(results: SweepResults, sweep: str, axis: str) -> dict[str, float]:
     return dict(sorted(((label, n) for label, n in found.items() if n < math.inf), key=lambda item: item[1]))
 
 
+def pairs_of_each_language(results: SweepResults, sweep: str, axis: str) -> dict[str, float]:
+    """Return the pairs a language that the points of a sweep had, in rising order: a cap may exceed what there is.
+
+    Args:
+        results: that hold the sweep.
+        sweep: its name.
+        axis: of the cap; points without a number on it are left out.
+    """
+    trained_on = results.languages[(results.languages["sweep"] == sweep) & (results.languages["domain"] == TRAINING)]
+    n_languages = trained_on["language"].nunique()
+    if not n_languages:
+        return {}
+    pairs = results.points[results.points["sweep"] == sweep].groupby("point")["pairs"].mean() / n_languages
+    return {label: float(pairs[label]) for label in numbered(results, sweep, axis) if label in pairs}
+
+
 def valued(results: SweepResults, sweep: str, *values: str) -> str | None:
     """Return the point of a sweep whose only axis has one of some values; None where there is none."""
     return next(

@@ -18,6 +18,7 @@ from retrofit.analysis.finding_results import (
     Contrast,
     SweepResults,
     numbered,
+    pairs_of_each_language,
     valued,
 )
 from retrofit.analysis.findings import FINDINGS, NOT_MEASURED, Check, Verdict
@@ -56,7 +57,7 @@ def verdict(finding: str, results: SweepResults | None) -> Verdict:
 def data_scale_fit(results: SweepResults, sweep: str) -> Saturation | None:
     """Return the curve through the gains of a sweep over amounts of data, in what was trained on."""
     runs = results.run_gains(sweep, [TRAINING])
-    runs = runs.assign(n=runs["point"].map(numbered(results, sweep, SIZE))).dropna()
+    runs = runs.assign(n=runs["point"].map(pairs_of_each_language(results, sweep, SIZE))).dropna()
     return saturation(runs) if len(runs) else None
 
 
@@ -136,10 +137,10 @@ def _data_source(results: SweepResults) -> Verdict:
 def _data_scale(results: SweepResults) -> Verdict:
     checks, sentences = [], []
     for sweep in results.sweeps:
-        points = list(numbered(results, sweep, SIZE))
+        sizes = pairs_of_each_language(results, sweep, SIZE)
+        points = list(sizes)
         if len(points) < 2:
             continue
-        sizes = numbered(results, sweep, SIZE)
         where = f" ({words(sweep)})"
         least, most = points[0], points[-1]
         for group in results.groups(sweep, [TRAINING]):
