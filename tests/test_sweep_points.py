@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from retrofit.sweep_points import point_axes, point_label
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1)
-VALUES = st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), NAMES)
+SINGLE = st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), NAMES)
+VALUES = st.one_of(SINGLE, st.lists(SINGLE))
 
 
 def test_a_label_names_every_axis() -> None:

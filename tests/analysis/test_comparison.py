@@ -103,6 +103,19 @@ def test_gains_are_against_the_base(runs: dict[tuple[str, int], Path]) -> None:
     assert found.loc[("retention_leads", "real"), "low"] < 0 < found.loc[("retention_leads", "real"), "high"]
 
 
+def test_a_run_gains_over_its_own_base(runs: dict[tuple[str, int], Path]) -> None:
+    for seed in range(3):
+        path = runs["same", seed] / "queries_base.parquet"
+        higher = pd.read_parquet(path)
+        higher.assign(**{METRIC: higher[METRIC] + 0.1}).to_parquet(path)
+    compared = compare_runs(runs, "real", "source")
+    gains = compared.gains.set_index(["group", "source"])["difference"]
+    assert gains["held_out, seen", "same"] == pytest.approx(gains["held_out, seen", "real"] - 0.1)
+    table = compared.runs.query("source == 'same'")
+    assert (table["gain"] - (table[METRIC] - table["base"])).abs().max() < 1e-12
+    assert compared.differences.set_index(["group", "source"]).loc[("held_out, seen", "same"), "difference"] == 0
+
+
 def test_what_is_missing_is_said(runs: dict[tuple[str, int], Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished run of nothing"):
         compare_runs(runs, "nothing", "source")

@@ -111,13 +111,31 @@ def test_peers_are_not_judged(tmp_path: Path) -> None:
         check_retention(compare_evaluation(write(tmp_path, forgot)).comparison, 0.0)
 
 
-@pytest.mark.parametrize(("code", "group"), [("zh", "zh-Hans"), ("eng-Latn", "en"), ("deu", "de"), ("mixed", "mixed")])
+@pytest.mark.parametrize(
+    ("code", "group"),
+    [
+        ("zh", "zh-Hans"),
+        ("eng-Latn", "en"),
+        ("deu", "de"),
+        ("mixed", "mixed"),
+        ("cmn", "zh-Hans"),
+        ("arb", "ar"),
+        ("und", "und"),
+    ],
+)
 def test_a_language_is_found_however_it_is_spelled(code: str, group: str) -> None:
     cell = Cell("suite", "retrieval", "task", code, code, ("base",), np.zeros((1, 1)), None)
     other = Cell("suite", "retrieval", "task", "zh-Hant", "zh-Hant", ("base",), np.zeros((1, 1)), None)
     columns = ["task", "query_language", "document_language"]
     found = named_languages([cell, other], pd.DataFrame(columns=columns), {"ours": [group], "none": ["sw"]})
     assert found == {"ours": [cell]}
+
+
+@pytest.mark.parametrize(("code", "group"), [("yue", "zh-Hans"), ("und", "en"), ("arz", "ar")])
+def test_a_language_is_not_taken_for_another(code: str, group: str) -> None:
+    cell = Cell("suite", "retrieval", "task", code, code, ("base",), np.zeros((1, 1)), None)
+    columns = ["task", "query_language", "document_language"]
+    assert named_languages([cell], pd.DataFrame(columns=columns), {"ours": [group]}) == {}
 
 
 def test_verdicts() -> None:

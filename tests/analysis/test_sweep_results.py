@@ -96,6 +96,17 @@ def test_a_point_that_lacks_a_seed_is_told(sweep: Path, tmp_path: Path, caplog: 
     assert "negatives=dense is left out: it has no finished run with seed 1" in caplog.messages
 
 
+def test_what_a_point_that_is_left_out_was_trained_on_changes_no_group(sweep: Path, tmp_path: Path) -> None:
+    unfinished = write_swept_run(sweep, {"negatives": "bm25"}, 0, 0.2) / "metrics.csv"
+    pd.read_csv(unfinished).assign(seen_in_training=True).to_csv(unfinished, index=False)
+    collect_sweeps([sweep], tmp_path / "F3")
+    for table in ("results", "languages"):
+        rows = pd.read_csv(tmp_path / "F3" / f"{table}.csv")
+        assert set(rows["point"]) == {"negatives=in_batch", "negatives=dense"}
+        assert set(rows["group"]) == {"held_out, seen", "held_out, unseen", "retention_leads"}
+    assert set(rows.loc[rows["group"] == "held_out, unseen", "language"]) == {"ga"}
+
+
 def test_a_suite_that_the_reference_was_not_measured_on_is_one_line(sweep: Path, tmp_path: Path) -> None:
     for model in ("base", "retrofitted"):
         path = sweep / "dense-0" / f"queries_{model}.parquet"

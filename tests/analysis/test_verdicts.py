@@ -232,6 +232,23 @@ def test_contrasts_turn_and_meet_through_a_third_point(tmp_path: Path) -> None:
     assert (closer.difference, closer.low, closer.high) == pytest.approx((0.054, 0.052, 0.056))
 
 
+def test_a_seed_that_is_level_is_neither_up_nor_down(tmp_path: Path) -> None:
+    folder = write_experiments(tmp_path, "F1") / "F1_data_source"
+    results = SweepResults.read(folder)
+    sweep, group = "data_source", "held_out, seen"
+    rows = results.results
+    of_group = (rows["group"] == group) & (rows["seed"] == 1)
+    level = rows.loc[of_group & (rows["point"] == "task_mix=interface"), "gain"].item()
+    rows.loc[of_group & (rows["point"] == "task_mix=bitext"), "gain"] = level
+    there = results.contrast(sweep, "task_mix=bitext", "task_mix=interface", group)
+    back = results.contrast(sweep, "task_mix=interface", "task_mix=bitext", group)
+    assert there is not None
+    assert back is not None
+    assert (there.seeds_up, there.seeds_down) == (0, 2)
+    assert (back.seeds_up, back.seeds_down) == (2, 0)
+    assert (there.worse, back.better) == (False, False)
+
+
 def test_a_runs_gain_is_that_of_its_groups_by_their_queries(tmp_path: Path) -> None:
     results = SweepResults.read(write_experiments(tmp_path, "F1") / "F1_data_source")
     rows = results.results[(results.results["point"] == "task_mix=interface") & (results.results["seed"] == 1)]

@@ -50,7 +50,7 @@ class Comparison:
         runs: a row for each group, option and seed: ``base``, the metric and the ``gain``.
         differences: a row for each group and option but the reference: mean ``difference`` to it, ``low`` and ``high``
             (95%), ``seeds_up``, ``p`` and ``p_holm``.
-        gains: likewise for each group and option, against the base.
+        gains: likewise for each group and option, against the base of its runs.
     """
 
     runs: pd.DataFrame
@@ -107,36 +107,40 @@ def compare_runs(
     names = [name for name, without in lacking.items() if not without]
     names.sort(key=lambda name: (name != reference, name))
     groups = cell_groups((runs[name, seed] for name in names for seed in seeds), retention_by_task)
-    base = _scores(runs[reference, seeds[0]], "base").merge(groups, on=CELL)
-    scores = {(name, seed): _scores(runs[name, seed], "retrofitted") for name in names for seed in seeds}
+    asked = _scores(runs[reference, seeds[0]], "base").merge(groups, on=CELL)
+    scores = {
+        (name, seed, model): _scores(runs[name, seed], model)
+        for name in names
+        for seed in seeds
+        for model in ("base", "retrofitted")
+    }
     of_differences, of_gains = np.random.default_rng(0), np.random.default_rng(1)
     table: list[dict[str, Any]] = []
     compared: list[dict[str, Any]] = []
     gained: list[dict[str, Any]] = []
     for group in sorted(groups["group"].unique()):
-        frame = base[base["group"] == group].reset_index(drop=True)
+        frame = asked[asked["group"] == group].reset_index(drop=True)
         if frame.empty:
             raise UserError(f"{runs[reference, seeds[0]]}: lacks {group}; measure all runs on the same queries")
         keys = [*CELL, "query_id"]
-        of_run = {
-            run: frame[keys].merge(found, on=keys, validate="one_to_one", how="left")[METRIC].to_numpy()
-            for run, found in scores.items()
+        found = {
+            key: frame[keys].merge(scored, on=keys, validate="one_to_one", how="left")[METRIC].to_numpy()
+            for key, scored in scores.items()
         }
-        for run, values in of_run.items():
+        for (name, seed, _), values in found.items():
             if np.isnan(values).any():
                 missing = f"{int(np.isnan(values).sum())} queries of {group} that {reference} was measured on"
-                raise UserError(f"{runs[run]}: lacks {missing}; measure all runs on the same queries")
-        before = frame[METRIC].to_numpy()
-        start = weighted_mean(frame, before)
-        for (name, seed), values in sorted(of_run.items()):
-            mean = weighted_mean(frame, values)
-            row = {"group": group, column: name, "seed": seed, "base": start, METRIC: mean}
-            table.append({**row, "gain": mean - start})
-        others = {
-            name: np.stack([of_run[name, seed] - of_run[reference, seed] for seed in seeds]) for name in names[1:]
-        }
+                raise UserError(f"{runs[name, seed]}: lacks {missing}; measure all runs on the same queries")
+        of_run = {name: np.stack([found[name, seed, "retrofitted"] for seed in seeds]) for name in names}
+        before = {name: np.stack([found[name, seed, "base"] for seed in seeds]) for name in names}
+        for name in sorted(names):
+            for seed, *values in zip(seeds, before[name], of_run[name], strict=True):
+                start, mean = (weighted_mean(frame, each) for each in values)
+                row = {"group": group, column: name, "seed": seed, "base": start, METRIC: mean}
+                table.append({**row, "gain": mean - start})
+        others = {name: of_run[name] - of_run[reference] for name in names[1:]}
         compared += _against(reference, others, frame, group, column, of_differences)
-        changes = {name: np.stack([of_run[name, seed] - before for seed in seeds]) for name in names}
+        changes = {name: of_run[name] - before[name] for name in names}
         gained += _against("base", changes, frame, group, column, of_gains)
     return Comparison(pd.DataFrame(table), pd.DataFrame(compared), pd.DataFrame(gained))
 

@@ -60,6 +60,7 @@ class Contrast:
         high: upper end.
         seeds: how many both have.
         seeds_up: in how many of them the point is above.
+        seeds_down: in how many it is below; in the others it is level.
         p: corrected by Holm's method; NaN where the two were compared only through their gains over the base: the
             interval then spans from the ends of the two gains' intervals, and holds more than 95%.
     """
@@ -72,6 +73,7 @@ class Contrast:
     high: float
     seeds: int
     seeds_up: int
+    seeds_down: int
     p: float
 
     @property
@@ -82,7 +84,7 @@ class Contrast:
     @property
     def worse(self) -> bool:
         """Whether the point is significantly below, in all of several seeds."""
-        return self._significant and self.difference < 0 and self.high < 0 and self.seeds_up == 0
+        return self._significant and self.difference < 0 and self.high < 0 and self.seeds_down == self.seeds
 
     @property
     def _significant(self) -> bool:
@@ -178,7 +180,7 @@ class SweepResults:
         turned = self._compared(sweep, against, point, group)
         if turned is not None:
             return Contrast(point, against, group, -turned.difference, -turned.high, -turned.low, turned.seeds,
-                            turned.seeds - turned.seeds_up, turned.p)  # fmt: skip
+                            turned.seeds_down, turned.seeds_up, turned.p)  # fmt: skip
         thirds = self.comparison.loc[self.comparison["sweep"] == sweep, "against"].unique()
         through = [self._through(sweep, point, against, third, group) for third in thirds]
         return min(filter(None, through), key=lambda contrast: contrast.high - contrast.low, default=None)
@@ -187,11 +189,10 @@ class SweepResults:
         ours, theirs = self._compared(sweep, point, third, group), self._compared(sweep, against, third, group)
         if ours is None or theirs is None:
             return None
-        rows = self.results[(self.results["sweep"] == sweep) & (self.results["group"] == group)]
-        gains = rows.pivot_table(index="seed", columns="point", values="gain")[[point, against]].dropna()
+        by_seed = self._by_seed(sweep, point, group).sub(self._by_seed(sweep, against, group)).dropna()
         return Contrast(
             point, against, group, ours.difference - theirs.difference, ours.low - theirs.high, ours.high - theirs.low,
-            len(gains), int((gains[point] > gains[against]).sum()), math.nan,
+            len(by_seed), int((by_seed > 0).sum()), int((by_seed < 0).sum()), math.nan,
         )  # fmt: skip
 
     def _compared(self, sweep: str, point: str, against: str, group: str) -> Contrast | None:
@@ -205,10 +206,19 @@ class SweepResults:
         if rows.empty:
             return None
         row = rows.iloc[0]
+        by_seed = self._by_seed(sweep, point, group)
+        if against != BASE:
+            by_seed = by_seed.sub(self._by_seed(sweep, against, group))
         return Contrast(
             point, against, group, float(row["difference"]), float(row["low"]), float(row["high"]), int(row["seeds"]),
-            int(row["seeds_up"]), float(row["p_holm"]),
+            int(row["seeds_up"]), int((by_seed < 0).sum()), float(row["p_holm"]),
         )  # fmt: skip
+
+    def _by_seed(self, sweep: str, point: str, group: str) -> pd.Series:
+        """Return the gain of each seed of a point in a group."""
+        rows = self.results
+        rows = rows[(rows["sweep"] == sweep) & (rows["point"] == point) & (rows["group"] == group)]
+        return rows.set_index("seed")["gain"]
 
 
 def numbered(results: SweepResults, sweep: str, axis: str) -> dict[str, float]:

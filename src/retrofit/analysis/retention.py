@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 import pandas as pd
-from langcodes import Language
+from langcodes import Language, standardize_tag
 from langcodes.tag_parser import LanguageTagError
 
 from retrofit.analysis.evaluated_cells import Cell
@@ -101,9 +101,14 @@ def _falls(fell: pd.DataFrame) -> Iterator[str]:
 
 @cache
 def _language(code: str) -> tuple[str, str | None]:
-    """Return the language and script of a code, however it is spelled."""
+    """Return the language and script of a code, however it is spelled.
+
+    What a code covers most often is the same language: ``cmn`` is ``zh``, ``arb`` is ``ar``, but ``yue`` is ``yue``.
+    """
     try:
-        full = Language.get(code).maximize()
+        full = Language.get(standardize_tag(code, macro=True)).maximize()
     except LanguageTagError:
         return code, None
-    return full.language or code, full.script
+    if full.language is None or code.lower().startswith("und"):  # which would be en
+        return code, None
+    return full.language, full.script

@@ -137,13 +137,14 @@ def _tables(runs: Sequence[SweptRun], reference: str) -> dict[str, pd.DataFrame]
     results["metric"] = METRIC
     queries = compared.gains.drop_duplicates("group").set_index("group")["queries"]
     results["queries"] = results["group"].map(queries)
+    kept = set(zip(results["point"], results["seed"], strict=True))
     differences = pd.concat([compared.gains, compared.differences], ignore_index=True)
     differences["domain"] = differences["group"].map(domain_of)
     return {
         "results": results,
         "points": pd.DataFrame([_point(run) for run in runs]),
         "comparison": differences,
-        "languages": _languages(runs),
+        "languages": _languages([run for run in runs if (run.point, run.seed) in kept]),
         "curves": pd.concat([_curve(run) for run in runs]),
     }
 
@@ -203,7 +204,10 @@ def _figures(run: SweptRun) -> dict[str, Any]:
 
 
 def _environment(commands: Sequence[str], machine: Mapping[str, Any], commits: Iterable[str]) -> dict[str, Any]:
-    """Return what the tables were made with: the checkouts, the packages, and the machine as the runs describe it."""
+    """Return what the tables were made with: the checkouts, and packages and cores where they are collected.
+
+    Threads and precision are those of a run.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "commit": checkout_commit(),
