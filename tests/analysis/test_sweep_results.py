@@ -55,6 +55,27 @@ def test_comparisons_are_with_the_base_and_with_the_reference(sweep: Path, tmp_p
     assert row["p_holm"] < 0.05
 
 
+def test_an_axis_of_a_grid_is_compared_at_every_value_of_the_other(tmp_path: Path) -> None:
+    gains = {("in_batch", 64): 0.1, ("dense", 64): 0.12, ("in_batch", 16): 0.05, ("dense", 16): 0.09}
+    for (negatives, size), gain in gains.items():
+        for seed in range(3):
+            write_swept_run(tmp_path / "runs", {"negatives": negatives, "batch_size": size}, seed, gain)
+    collect_sweeps([tmp_path / "runs"], tmp_path / "F3", "batch_size=64, negatives=in_batch")
+    rows = pd.read_csv(tmp_path / "F3" / "comparison.csv").query("group == 'held_out, seen'")
+    compared = rows[rows["against"] != "base"].set_index(["point", "against"])
+    assert set(compared.index) == {
+        ("batch_size=64, negatives=dense", "batch_size=64, negatives=in_batch"),
+        ("batch_size=16, negatives=in_batch", "batch_size=64, negatives=in_batch"),
+        ("batch_size=16, negatives=dense", "batch_size=64, negatives=in_batch"),
+        ("batch_size=16, negatives=dense", "batch_size=16, negatives=in_batch"),
+        ("batch_size=16, negatives=dense", "batch_size=64, negatives=dense"),
+    }
+    row = compared.loc["batch_size=16, negatives=dense", "batch_size=16, negatives=in_batch"]
+    assert row["difference"] == pytest.approx(0.04, abs=1e-3)
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert row["p_holm"] < 0.05
+
+
 def test_points_languages_and_curves_are_those_of_the_runs(sweep: Path, tmp_path: Path) -> None:
     collect_sweeps([sweep], tmp_path / "F3")
     points = pd.read_csv(tmp_path / "F3" / "points.csv")

@@ -49,7 +49,7 @@ class Comparison:
     Attributes:
         runs: a row for each group, option and seed: ``base``, the metric and the ``gain``.
         differences: a row for each group and option but the reference: mean ``difference`` to it, ``low`` and ``high``
-            (95%), ``seeds_up``, ``p`` and ``p_holm``.
+            (95%), ``seeds_up``, ``p`` and ``p_holm``; then likewise for what was compared further.
         gains: likewise for each group and option, against the base of its runs.
     """
 
@@ -82,7 +82,11 @@ def finished_runs(folder: Path, name_of: Callable[[Mapping[str, Any]], str]) -> 
 
 
 def compare_runs(
-    runs: Mapping[tuple[str, int], Path], reference: str, column: str, retention_by_task: bool = False
+    runs: Mapping[tuple[str, int], Path],
+    reference: str,
+    column: str,
+    retention_by_task: bool = False,
+    further: Iterable[tuple[str, str]] = (),
 ) -> Comparison:
     """Return runs against those of the reference option.
 
@@ -93,6 +97,7 @@ def compare_runs(
         reference: the option that the others are compared with.
         column: what the options are options of; names their column.
         retention_by_task: whether each task of a suite of retention is a group: one that rises may hide one that falls.
+        further: options to compare besides, each with another than the reference; corrected among themselves.
 
     Raises:
         UserError: the reference has no run, or a run was measured on other queries.
@@ -114,7 +119,8 @@ def compare_runs(
         for seed in seeds
         for model in ("base", "retrofitted")
     }
-    of_differences, of_gains = np.random.default_rng(0), np.random.default_rng(1)
+    beside = [(name, other) for name, other in further if name in names and other in names]
+    of_differences, of_gains, of_further = (np.random.default_rng(seed) for seed in range(3))
     table: list[dict[str, Any]] = []
     compared: list[dict[str, Any]] = []
     gained: list[dict[str, Any]] = []
@@ -138,28 +144,28 @@ def compare_runs(
                 start, mean = (weighted_mean(frame, each) for each in values)
                 row = {"group": group, column: name, "seed": seed, "base": start, METRIC: mean}
                 table.append({**row, "gain": mean - start})
-        others = {name: of_run[name] - of_run[reference] for name in names[1:]}
-        compared += _against(reference, others, frame, group, column, of_differences)
-        changes = {name: of_run[name] - before[name] for name in names}
-        gained += _against("base", changes, frame, group, column, of_gains)
+        for pairs, generator in (([(name, reference) for name in names[1:]], of_differences), (beside, of_further)):
+            differences = {(name, other): of_run[name] - of_run[other] for name, other in pairs}
+            compared += _tested(differences, frame, group, column, generator)
+        changes = {(name, "base"): of_run[name] - before[name] for name in names}
+        gained += _tested(changes, frame, group, column, of_gains)
     return Comparison(pd.DataFrame(table), pd.DataFrame(compared), pd.DataFrame(gained))
 
 
-def _against(
-    what: str,
-    differences: Mapping[str, np.ndarray],
+def _tested(
+    differences: Mapping[tuple[str, str], np.ndarray],
     frame: pd.DataFrame,
     group: str,
     column: str,
     generator: np.random.Generator,
 ) -> list[dict[str, Any]]:
-    """Return a row for each option's differences, float ``[seeds, queries]``, to what they are compared with."""
+    """Return a row for each option's differences, float ``[seeds, queries]``, to what it is compared with."""
     rows: list[dict[str, Any]] = []
-    for name, values in differences.items():
+    for (name, other), values in differences.items():
         low, high = bootstrap_interval(values, frame, generator)
         by_seed = [weighted_mean(frame, difference) for difference in values]
         rows.append(
-            {"group": group, column: name, "against": what, "seeds": len(values), "queries": len(frame),
+            {"group": group, column: name, "against": other, "seeds": len(values), "queries": len(frame),
              "difference": float(np.mean(by_seed)), "low": low, "high": high,
              "seeds_up": sum(value > 0 for value in by_seed), "p": sign_flip_p(values.mean(axis=0), frame, generator)}
         )  # fmt: skip

@@ -22,7 +22,7 @@ from retrofit.analysis.significance import CELL
 from retrofit.artefacts import read_object, write_json, write_text
 from retrofit.errors import UserError
 from retrofit.provenance import checkout_commit
-from retrofit.sweep_points import point_label
+from retrofit.sweep_points import point_axes, point_label
 
 _PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "sentence-transformers", "numpy")
 
@@ -131,7 +131,8 @@ def _tables(runs: Sequence[SweptRun], reference: str) -> dict[str, pd.DataFrame]
         before = by_point.setdefault((run.point, run.seed), run.path)
         if before != run.path:
             raise UserError(f"{before} and {run.path} are both {run.point} with seed {run.seed}; move one away")
-    compared = compare_runs(by_point, reference, "point", retention_by_task=True)
+    apart = _one_axis_apart(runs, reference)
+    compared = compare_runs(by_point, reference, "point", retention_by_task=True, further=apart)
     results = compared.runs.rename(columns={METRIC: "value"})
     results["domain"] = results["group"].map(domain_of)
     results["metric"] = METRIC
@@ -147,6 +148,20 @@ def _tables(runs: Sequence[SweptRun], reference: str) -> dict[str, pd.DataFrame]
         "languages": _languages([run for run in runs if (run.point, run.seed) in kept]),
         "curves": pd.concat([_curve(run) for run in runs]),
     }
+
+
+def _one_axis_apart(runs: Sequence[SweptRun], reference: str) -> list[tuple[str, str]]:
+    """Return points of a grid with what they are when one axis has the reference's value, but for the reference itself.
+
+    So what an axis does is told at every value of the others.
+    """
+    points = {run.point: run.sweep["point"] for run in runs}
+    others = [
+        (label, point_label({**point, axis: value}))
+        for label, point in sorted(points.items())
+        for axis, value in point_axes(reference).items()
+    ]
+    return [(label, other) for label, other in others if other in points and other not in (label, reference)]
 
 
 def _means(run: SweptRun) -> pd.DataFrame:
