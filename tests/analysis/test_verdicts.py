@@ -14,7 +14,7 @@ from tests.analysis.finding_folders import Gain, write_experiments, write_result
 from retrofit.analysis.finding_figures import finding_figure
 from retrofit.analysis.finding_results import BASE, HELD_OUT, SweepResults, numbered
 from retrofit.analysis.findings import FINDINGS, Check, Verdict
-from retrofit.analysis.verdicts import data_scale_fit, read_as, told, verdict
+from retrofit.analysis.verdicts import data_scale_fits, read_as, told, verdict
 from retrofit.errors import UserError
 
 Judge = Callable[..., Verdict]
@@ -112,9 +112,9 @@ def test_a_cap_above_what_there_is_counts_as_what_there_is(tmp_path: Path) -> No
     points.loc[points["pairs_per_language"] == 4000, "pairs"] = 4 * 3200
     points.to_csv(folder / "points.csv", index=False)
     results = SweepResults.read(folder)
-    fit = data_scale_fit(results, "data_scale")
-    assert fit is not None
-    assert fit.measured == (125, 3200)
+    fits = data_scale_fits(results, "data_scale")
+    assert list(fits) == list(HELD_OUT)
+    assert {fit.measured for fit in fits.values()} == {(125, 3200)}
     assert "From 125 to 3,200 pairs of each language" in verdict("F2", results).sentence
     figure = finding_figure("F2", results)
     assert figure is not None

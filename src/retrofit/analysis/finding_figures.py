@@ -10,8 +10,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
+from retrofit.analysis.data_scale_figure import data_scale_figure
 from retrofit.analysis.drawing import INK, LINE, MARKERS, PAPER, SERIES, SOFT, legend_below, on_paper, panels
 from retrofit.analysis.effects import Effects
 from retrofit.analysis.figures import signed
@@ -24,7 +25,6 @@ from retrofit.analysis.finding_results import (
     Contrast,
     SweepResults,
     numbered,
-    pairs_of_each_language,
     valued,
 )
 from retrofit.analysis.findings import FINDINGS
@@ -33,9 +33,7 @@ from retrofit.analysis.verdicts import (
     DIVERSITY,
     LANGUAGES,
     LONGER,
-    SIZE,
     TASKS,
-    data_scale_fit,
     diversity_effects,
     narrow_and_broad,
     point_name,
@@ -88,40 +86,6 @@ def _gains(results: SweepResults, sweep: str) -> Figure:
         panel.set_title(DOMAINS[domain])
         panel.set_xlabel(GAIN if panel is drawn[-1] else "")
         _intervals(panel, [point_name(label) for label in labels], contrasts, [group_words(g) for g in groups], place)
-    return figure
-
-
-def _data_scale(results: SweepResults) -> Figure | None:
-    sizes_of = {sweep: pairs_of_each_language(results, sweep, SIZE) for sweep in results.sweeps}
-    sweeps = [sweep for sweep, sizes in sizes_of.items() if sizes]
-    if not sweeps:
-        return None
-    figure, drawn = panels([3.7] * len(sweeps))
-    for panel, sweep in zip(drawn, sweeps, strict=True):
-        sizes = sizes_of[sweep]
-        for domain, colour, marker in zip(HELD_OUT, SERIES, MARKERS, strict=False):
-            runs = results.run_gains(sweep, [domain])
-            if len(runs):
-                panel.plot(runs["point"].map(sizes), runs["gain"], linestyle="none", marker=marker, markersize=4.5,
-                           color=colour, alpha=0.75, label=DOMAINS[domain])  # fmt: skip
-        fit = data_scale_fit(results, sweep)
-        if fit is not None:
-            least, most = fit.measured
-            amounts = np.geomspace(least, most, 200)
-            panel.plot(amounts, fit.at(amounts), color=SERIES[0], linewidth=1.4, label=f"fitted {fit.form}")
-            panel.axhline(fit.asymptote, color=SOFT, linewidth=0.8, linestyle=":", label="its asymptote")
-            if fit.plateau <= most:
-                panel.axvline(fit.plateau, color=INK, linewidth=1, linestyle="--",
-                              label=f"95% of it: {fit.plateau:,.0f} pairs")  # fmt: skip
-            if fit.low < most:
-                panel.axvspan(fit.low, min(fit.high, most), color=SERIES[8], alpha=0.25, linewidth=0)
-        panel.set_xscale("log")
-        panel.set_xticks(list(sizes.values()), [f"{n:,.0f}" for n in sizes.values()], rotation=35, ha="right")
-        panel.xaxis.set_minor_locator(NullLocator())
-        panel.set_ylabel("gain of nDCG@10")
-        panel.set_xlabel("pairs of each language")
-        panel.set_title(words(sweep))
-        legend_below(panel, depth=56)
     return figure
 
 
@@ -381,7 +345,7 @@ def _rows(panel: Axes, names: list[str], zero: bool = True) -> None:
 
 DRAWN: dict[str, Callable[[SweepResults], Figure | None]] = {
     "F1": lambda results: _gains(results, results.sweeps[0]),
-    "F2": _data_scale,
+    "F2": data_scale_figure,
     "F3": _negatives,
     "F4": _diversity,
     "F5": _final,
@@ -389,7 +353,7 @@ DRAWN: dict[str, Callable[[SweepResults], Figure | None]] = {
 
 LABELS = {
     "F1": "Gain over the base of each source of training pairs, by what it is measured on, with 95% intervals",
-    "F2": "Gain against pairs of each language on a logarithmic axis, with the fitted curve and where it levels off",
+    "F2": "Gain against pairs of each language on a logarithmic axis, with the fitted curves and where they level off",
     "F3": "Difference to in-batch negatives by kind, number for each query and batch size, with 95% intervals",
     "F4": "Gain by number of tasks and of languages at equal budget, the effects of both and what both add in longer "
     "training, with 95% intervals",

@@ -54,11 +54,17 @@ def verdict(finding: str, results: SweepResults | None) -> Verdict:
     return RULES[finding](results.of(measured)) if measured else missing
 
 
-def data_scale_fit(results: SweepResults, sweep: str) -> Saturation | None:
-    """Return the curve through the gains of a sweep over amounts of data, in what was trained on."""
-    runs = results.run_gains(sweep, [TRAINING])
-    runs = runs.assign(n=runs["point"].map(pairs_of_each_language(results, sweep, SIZE))).dropna()
-    return saturation(runs) if len(runs) else None
+def data_scale_fits(results: SweepResults, sweep: str) -> dict[str, Saturation]:
+    """Return the curves through the gains of a sweep over amounts of data, by domain of what was held out."""
+    sizes = pairs_of_each_language(results, sweep, SIZE)
+    fits = {}
+    for domain in HELD_OUT:
+        runs = results.run_gains(sweep, [domain])
+        runs = runs.assign(n=runs["point"].map(sizes)).dropna()
+        fit = saturation(runs) if len(runs) else None
+        if fit is not None:
+            fits[domain] = fit
+    return fits
 
 
 def diversity_effects(results: SweepResults, sweep: str) -> Effects | None:
@@ -150,16 +156,16 @@ def _data_scale(results: SweepResults) -> Verdict:
             if grows:
                 sentences.append(f"From {sizes[least]:,.0f} to {sizes[most]:,.0f} pairs of each language the gain rises"
                                  f" by {told(grows)}{where}.")  # fmt: skip
-        fit = data_scale_fit(results, sweep)
-        if fit is None:
+        fits = data_scale_fits(results, sweep)
+        if TRAINING not in fits:
             checks.append(Check(f"the gain levels off{where}: too few amounts to fit a curve", None))
-            continue
-        figures = told_plateau(fit)
-        checks.append(Check(f"the gain levels off within what was measured{where}: {figures}", fit.reached))
-        checks.append(
-            Check(f"it does so by about {ENOUGH:,} pairs of each language{where}: {figures}", fit.high <= ENOUGH)
-        )
-        sentences.append(f"A saturating curve ({fit.form}, R² {fit.explained:.2f}) {figures}.")
+        for domain, fit in fits.items():
+            figures, on = told_plateau(fit), f" on {DOMAINS[domain]}{where}"
+            checks.append(Check(f"the gain levels off within what was measured{on}: {figures}", fit.reached))
+            checks.append(
+                Check(f"it does so by about {ENOUGH:,} pairs of each language{on}: {figures}", fit.high <= ENOUGH)
+            )
+            sentences.append(f"A saturating curve{on} ({fit.form}, R² {fit.explained:.2f}) {figures}.")
     return _verdict(checks, sentences)
 
 
