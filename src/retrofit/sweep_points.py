@@ -14,5 +14,5 @@ def point_label(point: Mapping[str, Any]) -> str:
 
 def point_axes(label: str) -> dict[str, str]:
     """Return the axes of a point's label and their values, as texts."""
-    parts = re.split(r", (?=[\w.]+=)", label)  # values may be lists, which have commas of their own
+    parts = re.split(r", (?=[\w.-]+=)", label)  # values may be lists, which have commas of their own
     return dict(part.split("=", 1) for part in parts if "=" in part)

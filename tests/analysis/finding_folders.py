@@ -156,7 +156,8 @@ def _write_sweep(
         for seed in SEEDS:
             tables["points"].append({
                 "sweep": sweep, "point": name, "seed": seed, **point, "run": f"{zlib.crc32(name.encode()):08x}{seed}",
-                "pairs": pairs, "steps": 157, "negatives_per_query": 63, "training_seconds": 200 + 10 * number,
+                "pairs": pairs, "trained_languages": len(trained_on), "steps": 157, "negatives_per_query": 63,
+                "training_seconds": 200 + 10 * number,
                 "pairs_per_second": round(pairs / (200 + 10 * number), 1), "total_seconds": 300 + 10 * number,
                 "peak_memory_gb": 2.0 + number,
             })  # fmt: skip

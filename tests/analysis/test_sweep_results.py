@@ -81,8 +81,9 @@ def test_points_languages_and_curves_are_those_of_the_runs(sweep: Path, tmp_path
     points = pd.read_csv(tmp_path / "F3" / "points.csv")
     assert points["negatives"].tolist().count("dense") == 3
     assert set(points["run"]) == {path.name for path in sweep.iterdir()} - {"random-0"}
-    columns = ["pairs", "steps", "negatives_per_query", "training_seconds", "pairs_per_second", "peak_memory_gb"]
-    assert points[columns].iloc[0].tolist() == [100, 3, 20.0, 20.0, 5.0, 2.5]
+    columns = ["pairs", "trained_languages", "steps", "negatives_per_query"]
+    assert points[columns].iloc[0].tolist() == [100, 1, 3, 20.0]
+    assert points[["training_seconds", "pairs_per_second", "peak_memory_gb"]].iloc[0].tolist() == [20.0, 5.0, 2.5]
     languages = pd.read_csv(tmp_path / "F3" / "languages.csv")
     german = languages[(languages["language"] == "de") & (languages["point"] == "negatives=dense")]
     assert german["gain"].iloc[0] == pytest.approx(0.15, abs=0.01)

@@ -238,8 +238,8 @@ def test_a_seed_that_is_level_is_neither_up_nor_down(tmp_path: Path) -> None:
     sweep, group = "data_source", "held_out, seen"
     rows = results.results
     of_group = (rows["group"] == group) & (rows["seed"] == 1)
-    level = rows.loc[of_group & (rows["point"] == "task_mix=interface"), "gain"].item()
-    rows.loc[of_group & (rows["point"] == "task_mix=bitext"), "gain"] = level
+    level = rows.loc[of_group & (rows["point"] == "task_mix=interface"), "value"].item()
+    rows.loc[of_group & (rows["point"] == "task_mix=bitext"), "value"] = level
     there = results.contrast(sweep, "task_mix=bitext", "task_mix=interface", group)
     back = results.contrast(sweep, "task_mix=interface", "task_mix=bitext", group)
     assert there is not None
@@ -247,6 +247,15 @@ def test_a_seed_that_is_level_is_neither_up_nor_down(tmp_path: Path) -> None:
     assert (there.seeds_up, there.seeds_down) == (0, 2)
     assert (back.seeds_up, back.seeds_down) == (2, 0)
     assert (there.worse, back.better) == (False, False)
+
+
+def test_points_of_two_bases_are_compared_by_their_values(tmp_path: Path) -> None:
+    results = SweepResults.read(write_experiments(tmp_path, "F1") / "F1_data_source")
+    rows = results.results
+    rows.loc[rows["point"] == "task_mix=bitext", "gain"] += 0.3  # over a base that is so much lower
+    below = results.contrast("data_source", "task_mix=bitext", "task_mix=interface", "held_out, seen")
+    assert below is not None
+    assert (below.worse, below.seeds_down) == (True, 3)
 
 
 def test_a_runs_gain_is_that_of_its_groups_by_their_queries(tmp_path: Path) -> None:

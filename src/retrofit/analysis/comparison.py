@@ -48,8 +48,10 @@ class Comparison:
 
     Attributes:
         runs: a row for each group, option and seed: ``base``, the metric and the ``gain``.
-        differences: a row for each group and option but the reference: mean ``difference`` to it, ``low`` and ``high``
-            (95%), ``seeds_up``, ``p`` and ``p_holm``; then likewise for what was compared further.
+        differences: a row for each group and option but the reference, and for each further pair: what it is
+            ``against``, ``seeds`` and ``queries``, mean ``difference``, ``low`` and ``high`` (95%), ``seeds_up``, ``p``
+            and ``p_holm``, which is corrected over the options against the reference, and over the further pairs, of a
+            group.
         gains: likewise for each group and option, against the base of its runs.
     """
 

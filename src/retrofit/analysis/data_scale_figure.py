@@ -35,7 +35,8 @@ def data_scale_figure(results: SweepResults) -> Figure | None:
             if domain in fits:
                 _curve(panel, fits[domain], colour)
         panel.set_xscale("log")
-        panel.set_xticks(list(sizes.values()), [f"{n:,.0f}" for n in sizes.values()], rotation=35, ha="right")
+        labels = {f"{n:,.0f}": n for n in sizes.values()}  # of two caps above what there is one
+        panel.set_xticks(list(labels.values()), list(labels), rotation=35, ha="right")
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_ylabel("gain of nDCG@10")
         panel.set_xlabel("pairs of each language")

@@ -37,8 +37,8 @@ ENVIRONMENT = "environment.json"
 _TEXTS = ("sweep", "point", "group", "domain", "metric", "against", "language", "run")
 COLUMNS = {
     "results": ["sweep", "point", "seed", "group", "domain", "metric", "queries", "base", "value", "gain"],
-    "points": ["sweep", "point", "seed", "run", "pairs", "steps", "negatives_per_query", "training_seconds",
-               "pairs_per_second", "total_seconds", "peak_memory_gb"],
+    "points": ["sweep", "point", "seed", "run", "pairs", "trained_languages", "steps", "negatives_per_query",
+               "training_seconds", "pairs_per_second", "total_seconds", "peak_memory_gb"],
     "comparison": ["sweep", "point", "group", "domain", "against", "seeds", "queries", "difference", "low", "high",
                    "seeds_up", "p", "p_holm"],
     "languages": ["sweep", "point", "group", "domain", "language", "queries", "base", "value", "gain"],
@@ -61,8 +61,8 @@ class Contrast:
         seeds: how many both have.
         seeds_up: in how many of them the point is above.
         seeds_down: in how many it is below; in the others it is level.
-        p: corrected by Holm's method; NaN where the two were compared only through their gains over the base: the
-            interval then spans from the ends of the two gains' intervals, and holds more than 95%.
+        p: corrected by Holm's method; NaN where the two were compared only through a third: the interval then spans
+            from the ends of two intervals, and holds more than 95%.
     """
 
     point: str
@@ -170,9 +170,9 @@ class SweepResults:
     def contrast(self, sweep: str, point: str, against: str, group: str) -> Contrast | None:
         """Return a point against another in a group; None where one of them was not measured.
 
-        Two points that the file does not compare are compared through a third that both are compared with, the base or
-        the sweep's reference, whichever says more: the ends of their intervals are subtracted, which never claims too
-        much.
+        Two points that the file does not compare are compared through a third that both are compared with (the base,
+        the sweep's reference, a point of its grid), whichever says most: the ends of their intervals are subtracted,
+        which never claims too much.
         """
         direct = self._compared(sweep, point, against, group)
         if direct is not None:
@@ -189,7 +189,7 @@ class SweepResults:
         ours, theirs = self._compared(sweep, point, third, group), self._compared(sweep, against, third, group)
         if ours is None or theirs is None:
             return None
-        by_seed = self._by_seed(sweep, point, group).sub(self._by_seed(sweep, against, group)).dropna()
+        by_seed = self._by_seed(sweep, point, third, group).sub(self._by_seed(sweep, against, third, group)).dropna()
         return Contrast(
             point, against, group, ours.difference - theirs.difference, ours.low - theirs.high, ours.high - theirs.low,
             len(by_seed), int((by_seed > 0).sum()), int((by_seed < 0).sum()), math.nan,
@@ -206,19 +206,19 @@ class SweepResults:
         if rows.empty:
             return None
         row = rows.iloc[0]
-        by_seed = self._by_seed(sweep, point, group)
-        if against != BASE:
-            by_seed = by_seed.sub(self._by_seed(sweep, against, group))
+        by_seed = self._by_seed(sweep, point, against, group)
         return Contrast(
             point, against, group, float(row["difference"]), float(row["low"]), float(row["high"]), int(row["seeds"]),
             int(row["seeds_up"]), int((by_seed < 0).sum()), float(row["p_holm"]),
         )  # fmt: skip
 
-    def _by_seed(self, sweep: str, point: str, group: str) -> pd.Series:
-        """Return the gain of each seed of a point in a group."""
-        rows = self.results
-        rows = rows[(rows["sweep"] == sweep) & (rows["point"] == point) & (rows["group"] == group)]
-        return rows.set_index("seed")["gain"]
+    def _by_seed(self, sweep: str, point: str, against: str, group: str) -> pd.Series:
+        """Return the difference of a point to its base, or to another point, in a group by seed."""
+        rows = self.results[(self.results["sweep"] == sweep) & (self.results["group"] == group)]
+        ours = rows[rows["point"] == point].set_index("seed")
+        if against == BASE:
+            return ours["gain"]
+        return ours["value"].sub(rows[rows["point"] == against].set_index("seed")["value"]).dropna()
 
 
 def numbered(results: SweepResults, sweep: str, axis: str) -> dict[str, float]:
@@ -235,12 +235,10 @@ def pairs_of_each_language(results: SweepResults, sweep: str, axis: str) -> dict
         sweep: its name.
         axis: of the cap; points without a number on it are left out.
     """
-    trained_on = results.languages[(results.languages["sweep"] == sweep) & (results.languages["domain"] == TRAINING)]
-    n_languages = trained_on["language"].nunique()
-    if not n_languages:
-        return {}
-    pairs = results.points[results.points["sweep"] == sweep].groupby("point")["pairs"].mean() / n_languages
-    return {label: float(pairs[label]) for label in numbered(results, sweep, axis) if label in pairs}
+    runs = results.points[results.points["sweep"] == sweep]
+    means = (runs["pairs"] / runs["trained_languages"]).groupby(runs["point"]).mean()
+    sizes = {label: float(means[label]) for label in numbered(results, sweep, axis) if label in means}
+    return dict(sorted(sizes.items(), key=lambda item: item[1]))
 
 
 def valued(results: SweepResults, sweep: str, *values: str) -> str | None:

@@ -15,6 +15,8 @@ from retrofit.errors import UserError
 
 TRAINING, OTHER = "training", "other"
 
+_MACROLANGUAGES = {"nb": "no"}  # which langcodes keeps apart
+
 
 def verdict(difference: float, p_holm: float) -> str:
     """Return ``gained`` or ``lost`` where the corrected p-value is below .05, else ``kept``."""
@@ -103,7 +105,8 @@ def _falls(fell: pd.DataFrame) -> Iterator[str]:
 def _language(code: str) -> tuple[str, str | None]:
     """Return the language and script of a code, however it is spelled.
 
-    What a code covers most often is the same language: ``cmn`` is ``zh``, ``arb`` is ``ar``, but ``yue`` is ``yue``.
+    A macrolanguage and what it mostly is are one: ``cmn`` is ``zh``, ``arb`` is ``ar``, ``nb`` is ``no``; ``yue`` and
+    ``nn`` are languages of their own.
     """
     try:
         full = Language.get(standardize_tag(code, macro=True)).maximize()
@@ -111,4 +114,4 @@ def _language(code: str) -> tuple[str, str | None]:
         return code, None
     if full.language is None or code.lower().startswith("und"):  # which would be en
         return code, None
-    return full.language, full.script
+    return _MACROLANGUAGES.get(full.language, full.language), full.script

@@ -139,13 +139,14 @@ def _tables(runs: Sequence[SweptRun], reference: str) -> dict[str, pd.DataFrame]
     queries = compared.gains.drop_duplicates("group").set_index("group")["queries"]
     results["queries"] = results["group"].map(queries)
     kept = set(zip(results["point"], results["seed"], strict=True))
+    runs = [run for run in runs if (run.point, run.seed) in kept]
     differences = pd.concat([compared.gains, compared.differences], ignore_index=True)
     differences["domain"] = differences["group"].map(domain_of)
     return {
         "results": results,
         "points": pd.DataFrame([_point(run) for run in runs]),
         "comparison": differences,
-        "languages": _languages([run for run in runs if (run.point, run.seed) in kept]),
+        "languages": _languages(runs),
         "curves": pd.concat([_curve(run) for run in runs]),
     }
 
@@ -198,6 +199,7 @@ def _point(run: SweptRun) -> dict[str, Any]:
         **run.sweep["point"],
         "run": run.path.name,
         "pairs": manifest["pairs"],
+        "trained_languages": len({row["language"] for row in manifest["pairs_by_task_and_language"]}),
         "steps": int(curve["step"].max()),
         # Of the step: it says how large batches were, where task and language have few pairs.
         "negatives_per_query": curve["negatives_per_query"].median(),
