@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
-from retrofit.artefacts import MANIFEST, ArtefactStore, fingerprint, read_object
+from retrofit.artefacts import MANIFEST, ArtefactStore, fingerprint, read_object, system_error_number
 from retrofit.errors import UserError
 
 INPUTS = {"corpus": "small", "code": 1}
@@ -122,6 +125,13 @@ def test_a_disk_that_refuses_is_one_line_for_the_user(tmp_path: Path, number: in
     assert "\n" not in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert [p for p in (tmp_path / "stage").iterdir() if p.is_dir()] == []
+
+
+def test_the_number_of_a_system_error_is_found_where_a_library_tells_it_in_words(tmp_path: Path) -> None:
+    with pytest.raises(SafetensorError) as caught:
+        save_file({"weight": torch.zeros(2)}, tmp_path / "nowhere" / "model.safetensors")
+    assert system_error_number(caught.value) == errno.ENOENT
+    assert system_error_number(ValueError("what")) is None
 
 
 def test_two_processes_at_once_build_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -160,9 +161,12 @@ class ArtefactStore:
     def _storage_errors(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except Exception as error:
             where = f"the cache in {self.root} (RETROFIT_CACHE or paths.cache names another folder)"
-            raise storage_error(error, where) from error
+            told = storage_error(error, where)
+            if told is error:
+                raise
+            raise told from error
 
     def _build(self, folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         if folder.exists():
@@ -227,15 +231,27 @@ def is_held(folder: Path) -> bool:
     return False
 
 
-def storage_error(error: OSError, where: str) -> Exception:
+def system_error_number(error: BaseException) -> int | None:
+    """Return the operating system's number of an error; None where it is none of its.
+
+    Libraries that are written in Rust (safetensors, tokenizers) raise errors of their own, with the number in the text.
+    """
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else None
+
+
+def storage_error(error: BaseException, where: str) -> BaseException:
     """Return the error of a full disk, or of a folder that cannot be written, as one the user can put right.
 
     Args:
         error: any other is returned as it is.
         where: what was written, its folder, and how to name another.
     """
-    if error.errno in NO_SPACE:
+    number = system_error_number(error)
+    if number in NO_SPACE:
         return UserError(f"no space left for {where}: free some and run the same command again")
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return UserError(f"no permission to write {where}: {error.strerror}")
+    if number in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return UserError(f"no permission to write {where}: {os.strerror(number)}")
     return error

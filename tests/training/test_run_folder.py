@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from retrofit.artefacts import is_held
 from retrofit.errors import UserError
@@ -149,6 +150,16 @@ def test_a_full_disk_is_told_in_one_line_even_where_the_status_cannot_be_written
         full()
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_told_in_one_line_where_a_library_says_it_in_words(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.start("")
+    # As safetensors said it when a run's model did not fit.
+    full = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(UserError, match=r"^no space left for the run in .* free some"), run.outcome():
+        raise SafetensorError(full)
+    assert run.status["reason"].startswith("UserError: no space left for the run in ")
 
 
 def test_one_process_at_a_time_works_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

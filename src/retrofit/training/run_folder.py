@@ -19,6 +19,7 @@ from retrofit.artefacts import (
     read_object,
     remove_leftovers,
     storage_error,
+    system_error_number,
     write_json,
     write_text,
 )
@@ -79,16 +80,13 @@ class RunFolder:
         """
         try:
             yield
-        except OSError as error:
-            if error.errno not in NO_SPACE:
+        except BaseException as error:
+            if system_error_number(error) not in NO_SPACE:
                 self._fail(error)
                 raise
             full = storage_error(error, f"the run in {self.path} (paths.runs names another folder)")
             self._fail(full)
             raise full from error
-        except BaseException as error:
-            self._fail(error)
-            raise
         self._write_status("finished", "")
 
     def _fail(self, error: BaseException) -> None:
