@@ -114,13 +114,13 @@ def compare_runs(
     names = [name for name, without in lacking.items() if not without]
     names.sort(key=lambda name: (name != reference, name))
     groups = cell_groups((runs[name, seed] for name in names for seed in seeds), retention_by_task)
-    asked = _scores(runs[reference, seeds[0]], "base").merge(groups, on=CELL)
     scores = {
         (name, seed, model): _scores(runs[name, seed], model)
         for name in names
         for seed in seeds
         for model in ("base", "retrofitted")
     }
+    asked = scores[reference, seeds[0], "base"].merge(groups, on=CELL)
     beside = [(name, other) for name, other in further if name in names and other in names]
     of_differences, of_gains, of_further = (np.random.default_rng(seed) for seed in range(3))
     table: list[dict[str, Any]] = []
