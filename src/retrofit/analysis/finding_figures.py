@@ -248,11 +248,10 @@ def _base_and_final(panel: Axes, results: SweepResults, sweep: str, labels: list
     means = rows.groupby(["group", "point"])[["base", "value"]].mean()
     for row, group in enumerate(groups):
         present = [label for label in labels if (group, label) in means.index]
-        base = float(means.loc[group]["base"].mean())
-        panel.plot([base], [row], marker="|", markersize=9, markeredgewidth=2, color=SOFT)
         for label in present:
             place = labels.index(label)
-            value = float(means.loc[(group, label), "value"])
+            base, value = (float(means.loc[(group, label), column]) for column in ("base", "value"))
+            panel.plot([base], [row], marker="|", markersize=9, markeredgewidth=2, color=SOFT)
             gain = results.gain(sweep, label, group)
             sure = gain is not None and (gain.better or gain.worse)
             height = row + 0.24 * (place - (len(labels) - 1) / 2)

@@ -92,10 +92,6 @@ def training_texts(run: Path) -> TrainingTexts | None:
     names still holds source and curation. It is trusted if source and number of pairs are those of the run's
     ``data_manifest.json``: the files behind a source, or this package, may have changed since.
 
-    Counted are queries and all positives of the selected pairs (those that were written by a generator among them), the
-    hard negatives of the source where the run takes them, and the texts that anchors are drawn from. Mined and random
-    negatives are positives of the selection, and so counted, unless ``negatives.mined.pool`` is ``source``.
-
     Args:
         run: folder of a run that ``retrofit train`` made.
     """
@@ -105,12 +101,35 @@ def training_texts(run: Path) -> TrainingTexts | None:
         data = TrainingData.prepare(config, evaluation_sources(config))
         if (data.source.fingerprint, len(data.rows)) != (manifest["fingerprint"], manifest["pairs"]):
             raise UserError(f"its configuration no longer selects the {manifest['pairs']} pairs it was trained on")
-        return TrainingTexts.of(_texts_of_rows(data, config))
+        return TrainingTexts.of(trained_texts(data, config))
     # A configuration of another version of this package may lack a key, or name what is gone.
     except (UserError, OSError, LookupError, InstantiationException) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         log.warning("%s: leakage is unknown, its training texts cannot be had: %s", run, reason)
         return None
+
+
+def trained_texts(data: TrainingData, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts that a configuration trains on, some of them several times.
+
+    They are queries and all positives of the selected pairs (those that were written by a generator among them), the
+    hard negatives of the source where the run takes them, and the texts that anchors are drawn from. Mined and random
+    negatives are positives of the selection, and so among them, unless ``negatives.mined.pool`` is ``source``.
+
+    Args:
+        data: the pairs that train.
+        config: resolved; ``negatives`` and ``anchor`` are read.
+    """
+    with_negatives = config["negatives"]["given"] > 0
+    reader = RowReader(data.source.pairs.select(["query", "positives", "negatives"]))
+    anchors = data.anchor_rows(config)
+    rows = data.rows if anchors is None else np.union1d(data.rows, anchors)
+    for start in range(0, len(rows), _ROWS_A_BATCH):
+        for row in reader.rows(rows[start : start + _ROWS_A_BATCH]):
+            yield row["query"]
+            yield from row["positives"]
+            if with_negatives:
+                yield from row["negatives"]
 
 
 def leakage(tasks: Sequence[Task], training: TrainingTexts | None, settings: DecontaminationSettings) -> pd.DataFrame:
@@ -190,19 +209,6 @@ def _matches(texts: Iterable[str], training: TrainingTexts, settings: Decontamin
     different = list(dict.fromkeys(compared.values()))
     found = dict(zip(different, Decontamination(training, settings).find(different), strict=True))
     return {text: match for text, form in compared.items() if (match := found[form]) is not None}
-
-
-def _texts_of_rows(data: TrainingData, config: Mapping[str, Any]) -> Iterator[str]:
-    with_negatives = config["negatives"]["given"] > 0
-    reader = RowReader(data.source.pairs.select(["query", "positives", "negatives"]))
-    anchors = data.anchor_rows(config)
-    rows = data.rows if anchors is None else np.union1d(data.rows, anchors)
-    for start in range(0, len(rows), _ROWS_A_BATCH):
-        for row in reader.rows(rows[start : start + _ROWS_A_BATCH]):
-            yield row["query"]
-            yield from row["positives"]
-            if with_negatives:
-                yield from row["negatives"]
 
 
 def _manifest(run: Path) -> dict[str, Any]:

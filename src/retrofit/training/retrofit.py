@@ -44,6 +44,7 @@ from retrofit.training.datamodule import RetrievalDataModule
 from retrofit.training.distributed import leave, load_trained, trained_weights
 from retrofit.training.divergence import LossLevel, StopOnDivergence
 from retrofit.training.examples import example_queries
+from retrofit.training.folder_leakage import tell_leakage
 from retrofit.training.interpolation import try_weights, weights_to_try
 from retrofit.training.lightning_trainer import fit, is_first_process, lightning_trainer, processes
 from retrofit.training.module import RetrievalModule
@@ -161,6 +162,7 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     started = time.monotonic()
     job = Job.prepare(config, run)
     _write_data_manifest(job)
+    tell_leakage(config, job.data, run.path)
     base = job.encoder()
     check_dimensions(config["loss"]["dimensions"], base.dimension)
     several = processes(config["trainer"]) > 1
