@@ -277,3 +277,25 @@ def test_training_measures_the_retrieval_suites_and_the_folders(
     ]
     # Judged for the test alone: of the validation, base and two weights, they are no part.
     assert len(list((tmp_path / "cache" / "evaluations").rglob("results.parquet"))) == 2 * 4 + 3 * 3
+
+
+def test_a_run_that_differs_in_folders_alone_is_measured_and_not_trained_again(
+    in_process: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    passages = [{"_id": f"p{number}", "text": text} for number, text in enumerate(("Akku leer", "Licht an"))]
+    faq = beir(tmp_path / "faq", passages, [{"_id": "q", "text": "Akku?"}], "query-id\tcorpus-id\tscore\nq\tp0\t1\n")
+    short = ("batching.steps=4", "export=retrofitted")
+    caplog.set_level("INFO", "retrofit")
+    before = in_process(tmp_path, *short)
+    after = in_process(tmp_path, *short, f"folders=['{faq}']", "experiment_name=again")
+    assert f"trained as {before}, which differs in folders alone" in caplog.text
+    assert caplog.text.count("pairs in 4 steps") == 1
+    curve, metrics = "training_curve.csv", "metrics.csv"
+    assert (after / curve).read_bytes() == (before / curve).read_bytes()  # seconds and all
+    assert (after / "adapter").is_dir()
+    assert same(weights(after), weights(before))
+    assert {*pd.read_csv(after / metrics)["suite"]} - {*pd.read_csv(before / metrics)["suite"]} == {"faq"}
+    caplog.clear()
+    third = in_process(tmp_path, *short, f"folders=['{faq}']", "seed=7")
+    assert "trained as" not in caplog.text
+    assert not same(weights(third), weights(before))

@@ -185,3 +185,57 @@ def test_places_in_the_folder(tmp_path: Path) -> None:
 
 def test_the_smoke_configuration_has_a_name(train_config: Callable[..., dict[str, Any]]) -> None:
     assert RunFolder.of(train_config("experiment=smoke"), Path("runs")).path.parent == Path("runs/smoke")
+
+
+def finished(runs: Path, config: dict[str, Any], fingerprint: str = "data") -> RunFolder:
+    """A run that left a model, on data of a fingerprint."""
+    run = begun(runs, config, fingerprint)
+    run.model.mkdir()
+    (run.model / "modules.json").write_text("[]", encoding="utf-8")
+    run.curve.write_text("step\n1\n", encoding="utf-8")
+    with run.outcome():
+        return run
+
+
+def begun(runs: Path, config: dict[str, Any], fingerprint: str = "data") -> RunFolder:
+    run = RunFolder.of(config, runs)
+    run.start("")
+    (run.path / "data_manifest.json").write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf-8")
+    return run
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_the_training_of_a_run_with_other_folders_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    if not linked:
+
+        def refused(source: str, target: str) -> None:
+            raise OSError(errno.EXDEV, "another disk")
+
+        monkeypatch.setattr(os, "link", refused)
+    other = finished(tmp_path, CONFIG | {"folders": []})
+    run = begun(tmp_path, CONFIG | {"folders": ["faq"], "experiment_name": "again"})
+    assert run.path.name != other.path.name
+    run.take_training()
+    assert run.has_model
+    assert run.curve.read_bytes() == other.curve.read_bytes()
+    assert not list(run.path.glob(".*"))
+    run.curve.write_text("", encoding="utf-8")  # what is written on later is a copy
+    assert other.curve.read_bytes()
+    assert (other.model / "modules.json").samefile(run.model / "modules.json") == linked
+
+
+@pytest.mark.parametrize("other", ["seed", "data", "unfinished", "no model"])
+def test_no_other_training_is_taken_over(tmp_path: Path, other: str) -> None:
+    config = CONFIG | {"folders": [], "seed": 1 if other == "seed" else 0}
+    if other == "unfinished":
+        begun(tmp_path, config)
+    else:
+        before = finished(tmp_path, config, "other" if other == "data" else "data")
+        if other == "no model":
+            (before.model / "modules.json").unlink()
+    run = begun(tmp_path, CONFIG | {"folders": ["faq"]})
+    run.take_training()
+    assert not run.has_model
+    assert not run.curve.exists()

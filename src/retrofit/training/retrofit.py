@@ -170,6 +170,8 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     base_results = None if several else job.measure(base, job.base, "base")
     seconds = {"base": time.monotonic() - started, "training": 0.0, "selection": 0.0}
 
+    if not run.has_model and not several:  # the others would wait for the first process to train
+        run.take_training()
     with WandbMirror.start(config, run) as mirror:
         if not run.has_model:
             seconds["selection"] = _train_and_export(job, mirror)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ log = logging.getLogger(__name__)
 
 State = Literal["running", "finished", "failed"]
 
+_ONLY_MEASURED = ("folders",)
+"""Configuration that no training depends on."""
+
+_OF_TRAINING = ("adapter", "mining.json", "training_curve.csv", "interpolation.csv", "model")
+"""What training leaves, the model last: it says that training is over."""
+
 
 class RunInWorkError(UserError):
     """Another process works in the run folder."""
@@ -40,15 +47,18 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+        training: fingerprint of what its training depends on; empty where that is not asked.
     """
 
     path: Path
+    training: str = ""
 
     @classmethod
     def of(cls, config: Mapping[str, Any], runs: Path) -> RunFolder:
         """Return the folder that belongs to a resolved configuration."""
         named = {key: value for key, value in config.items() if key not in UNNAMED_KEYS}
-        return cls(runs / str(config["experiment_name"]) / fingerprint(named))
+        trained = {key: value for key, value in named.items() if key not in _ONLY_MEASURED}
+        return cls(runs / str(config["experiment_name"]) / fingerprint(named), fingerprint(trained))
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -127,10 +137,55 @@ class RunFolder:
         """Whether the exported model is there, whole: what is left is to measure it."""
         return (self.model / "modules.json").exists()
 
+    def take_training(self) -> None:
+        """Take over the training of a finished run beside this one that was asked for the same but for ``folders``.
+
+        What is left then is to measure the model. Runs of all experiments in the same ``paths.runs`` are looked at;
+        nothing happens where none had the same base and pairs, by ``data_manifest.json``. The files of adapter and
+        model are linked where the disk can, not copied.
+        """
+        for status in sorted(self.path.parents[1].glob("*/*/status.json")):
+            other = RunFolder(status.parent)
+            alike = other.status.get("training") == self.training and other._trained_on() == self._trained_on()
+            if alike and other.is_finished and other.has_model:
+                log.info("trained as %s, which differs in folders alone: only measured", other.path)
+                for part in (other.path / name for name in _OF_TRAINING):
+                    if part.is_dir():
+                        _copy_folder(part, self.path / part.name)
+                    elif part.exists():
+                        shutil.copy(part, self.path / part.name)
+                return
+
+    def _trained_on(self) -> dict[str, Any]:
+        manifest = read_object(self.path / "data_manifest.json")
+        return {name: manifest.get(name) for name in ("base_weights", "fingerprint", "pairs_by_task_and_language")}
+
     def _write_status(self, state: State, reason: str) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         started = now if state == "running" else self.status.get("started", now)
         write_json(
             self.path / "status.json",
-            {"state": state, "reason": reason, "started": started, "changed": now, "process": os.getpid()},
+            {
+                "state": state,
+                "reason": reason,
+                "started": started,
+                "changed": now,
+                "process": os.getpid(),
+                "training": self.training,
+            },
         )
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder aside and rename it, replacing what was there."""
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    shutil.copytree(source, partial, copy_function=_link_or_copy)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
