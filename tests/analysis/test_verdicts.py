@@ -153,7 +153,14 @@ def test_a_grid_with_a_hole_leaves_f4_open(judge: Judge) -> None:
 def test_what_longer_training_adds_is_told_beside_f4_and_decides_nothing(judge: Judge) -> None:
     worse = judge("F4", diversity_longer=lambda point, _: 0.1 - 0.01 * float(point["n_tasks"]))
     assert "In 157 steps n tasks=5, n languages=20 against n tasks=1, n languages=1 is at −0.0400" in worse.sentence
+    assert "In 157 steps from 1 to 5 tasks add −0.03" in worse.sentence
     assert worse.verdict == "reproduced"
+
+
+def test_the_ends_of_longer_training_alone_do_not_tell_tasks_from_languages(judge: Judge) -> None:
+    said = judge("F4", lambda folder: without(folder, "n_tasks=1, n_languages=20", sweep="diversity_longer"))
+    assert "In 157 steps n tasks=5, n languages=20 against" in said.sentence
+    assert "In 157 steps from" not in said.sentence
 
 
 def test_longer_training_is_told_only_where_both_ends_were_measured(judge: Judge) -> None:

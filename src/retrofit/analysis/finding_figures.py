@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -169,9 +169,10 @@ def _diversity(results: SweepResults) -> Figure | None:
     for label, gain in gains.items():
         if label in tasks and label in languages:
             grid[rows.index(tasks[label]), columns.index(languages[label])] = gain
-    effects = diversity_effects(results, DIVERSITY)
+    measured = {sweep: diversity_effects(results, sweep) for sweep in (DIVERSITY, LONGER)}
+    effects = {f"{steps_of(results, sweep)} steps": found for sweep, found in measured.items() if found}
     longer = results.groups(LONGER) if narrow_and_broad(results, LONGER) else []
-    heights = [1.9] * bool(effects) + [0.9 + 0.27 * len(longer)] * bool(longer)
+    heights = [1.6 + 0.3 * len(effects)] * bool(effects) + [0.9 + 0.27 * len(longer)] * bool(longer)
     figure, drawn = panels([0.9 + 0.5 * len(rows), *heights])
     _gains_of_cells(drawn[0], grid, rows, columns)
     if effects:
@@ -198,12 +199,18 @@ def _gains_of_cells(panel: Axes, grid: np.ndarray, rows: Sequence[float], column
     panel.tick_params(length=0)
 
 
-def _effects(panel: Axes, effects: Effects) -> None:
-    for row, effect in enumerate(effects.all):
-        _interval(panel, row, effect.estimate, effect.low, effect.high, SERIES[0], "o", effect.significant)
+def _effects(panel: Axes, effects: Mapping[str, Effects]) -> None:
+    """Draw the effects of both factors, a mark for each length of training."""
+    for number, found in enumerate(effects.values()):
+        shift = 0.3 * (number - (len(effects) - 1) / 2)
+        for row, effect in enumerate(found.all):
+            _interval(panel, row + shift, effect.estimate, effect.low, effect.high, SERIES[number], MARKERS[number],
+                      effect.significant)  # fmt: skip
     names = ["tasks", "languages", "tasks over languages", "interaction"]
-    _rows(panel, [f"{name}{_ends(effect.name)}" for name, effect in zip(names, effects.all, strict=True)])
+    first = next(iter(effects.values()))
+    _rows(panel, [f"{name}{_ends(effect.name)}" for name, effect in zip(names, first.all, strict=True)])
     panel.set_xlabel("effect on nDCG@10, 95% interval")
+    _marks(panel, list(effects))
 
 
 def _broad_against_narrow(panel: Axes, results: SweepResults, groups: list[str]) -> None:
@@ -313,10 +320,16 @@ def _intervals(
                 _interval(panel, row + shift, contrast.difference, contrast.low, contrast.high, SERIES[look],
                           MARKERS[look], contrast.better or contrast.worse)  # fmt: skip
     _rows(panel, rows)
-    if legend and len(contrasts) > 1:
+    if legend:
+        _marks(panel, groups)
+
+
+def _marks(panel: Axes, names: list[str]) -> None:
+    """Say below a panel which mark is what, where there are several."""
+    if len(names) > 1:
         handles = [
-            Line2D([], [], color=SERIES[n % len(SERIES)], marker=MARKERS[n % len(MARKERS)], markersize=4.5, label=group)
-            for n, group in enumerate(groups)
+            Line2D([], [], color=SERIES[n % len(SERIES)], marker=MARKERS[n % len(MARKERS)], markersize=4.5, label=name)
+            for n, name in enumerate(names)
         ]
         legend_below(panel, handles, depth=36 if panel.get_xlabel() else 20)
 

@@ -221,33 +221,41 @@ def _diversity(results: SweepResults) -> Verdict:
     effects = diversity_effects(results, DIVERSITY)
     if effects is None:
         return _verdict([], [])
-    over, tasks, languages = effects.first_over_second, effects.first, effects.second
+    over, tasks = effects.first_over_second, effects.first
     checks = [
         Check(f"more tasks add more than more languages: {_told_effect(over)}", _up(over), decisive=True),
         Check(f"more tasks add something: {_told_effect(tasks)}", _up(tasks)),
     ]
-    sentence = (
-        f"At equal budget, over all held-out queries, {_span(tasks, 'tasks')} add {_told_effect(tasks)}, "
-        f"{_span(languages, 'languages')} {_told_effect(languages)}; the difference is {_told_effect(over)}, the "
-        f"interaction {_told_effect(effects.interaction)}, {told_p(effects.p_interaction)} for all its terms "
-        f"({results.seeds(DIVERSITY)} seeds as blocks, {effects.degrees} degrees of freedom)."
-    )
+    sentence = f"At equal budget, over all held-out queries, {_told_effects(results, DIVERSITY, effects)}."
     return _verdict(checks, [sentence, *_diversity_of_longer_training(results)])
 
 
 def _diversity_of_longer_training(results: SweepResults) -> list[str]:
-    """Return what the broadest data adds to the narrowest where training takes longer: an explanation, not a check."""
+    """Return what tasks and languages add where training takes longer: an explanation, not a check."""
     ends = narrow_and_broad(results, LONGER)
     if not ends:
         return []
     narrow, broad = ends
     beside = {group: results.contrast(LONGER, broad, narrow, group) for group in results.groups(LONGER, HELD_OUT)}
     names, steps = f"{point_name(broad)} against {point_name(narrow)}", steps_of(results, LONGER)
-    return [
+    sentences = [
         f"In {steps} steps {names} is at {told(contrast)} on {read_as(group)}."
         for group, contrast in beside.items()
         if contrast
     ]
+    effects = diversity_effects(results, LONGER)
+    if effects is not None:
+        sentences.append(f"In {steps} steps {_told_effects(results, LONGER, effects)}.")
+    return sentences
+
+
+def _told_effects(results: SweepResults, sweep: str, effects: Effects) -> str:
+    return (
+        f"{_span(effects.first, 'tasks')} add {_told_effect(effects.first)}, {_span(effects.second, 'languages')} "
+        f"{_told_effect(effects.second)}; the difference is {_told_effect(effects.first_over_second)}, the interaction "
+        f"{_told_effect(effects.interaction)}, {told_p(effects.p_interaction)} for all its terms "
+        f"({results.seeds(sweep)} seeds as blocks, {effects.degrees} degrees of freedom)"
+    )
 
 
 def _span(effect: Effect, what: str) -> str:
