@@ -138,7 +138,7 @@ class RunFolder:
         return (self.model / "modules.json").exists()
 
     def take_training(self) -> None:
-        """Take over the training of a finished run beside this one that was asked for the same but for ``folders``.
+        """Take over the training of a finished run beside this one that was asked for the same, ``folders`` apart.
 
         What is left then is to measure the model. Runs of all experiments in the same ``paths.runs`` are looked at;
         nothing happens where none had the same base and pairs, by ``data_manifest.json``. The files of adapter and
@@ -148,7 +148,7 @@ class RunFolder:
             other = RunFolder(status.parent)
             alike = other.status.get("training") == self.training and other._trained_on() == self._trained_on()
             if alike and other.is_finished and other.has_model:
-                log.info("trained as %s, which differs in folders alone: only measured", other.path)
+                log.info("trained as %s, which differs in folders at most: only measured", other.path)
                 for part in (other.path / name for name in _OF_TRAINING):
                     if part.is_dir():
                         _copy_folder(part, self.path / part.name)
