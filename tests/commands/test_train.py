@@ -275,6 +275,8 @@ def test_training_measures_the_retrieval_suites_and_the_folders(
     assert ours[["query_language", "n_queries", "seen_in_training"]].drop_duplicates().values.tolist() == [
         ["de", 1, False]
     ]
+    leaks = pd.read_csv(run / "leakage.csv")
+    assert leaks[["suite", "queries", "queries_in_training"]].values.tolist() == [["faq", 1, 0]]
     # Judged for the test alone: of the validation, base and two weights, they are no part.
     assert len(list((tmp_path / "cache" / "evaluations").rglob("results.parquet"))) == 2 * 4 + 3 * 3
 
@@ -288,7 +290,7 @@ def test_a_run_that_differs_in_folders_alone_is_measured_and_not_trained_again(
     caplog.set_level("INFO", "retrofit")
     before = in_process(tmp_path, *short)
     after = in_process(tmp_path, *short, f"folders=['{faq}']", "experiment_name=again")
-    assert f"trained as {before}, which differs in folders at most" in caplog.text
+    assert f"trained as train/{before.name}, which differs in folders at most" in caplog.text
     assert caplog.text.count("pairs in 4 steps") == 1
     curve, metrics = "training_curve.csv", "metrics.csv"
     assert (after / curve).read_bytes() == (before / curve).read_bytes()  # seconds and all

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from retrofit.artefacts import is_held
 from retrofit.errors import UserError
-from retrofit.training.run_folder import RunFolder, RunInWorkError
+from retrofit.training.run_folder import TRAINED_AS, RunFolder, RunInWorkError
 
 CONFIG: dict[str, Any] = {
     "experiment_name": "e",
@@ -187,55 +187,95 @@ def test_the_smoke_configuration_has_a_name(train_config: Callable[..., dict[str
     assert RunFolder.of(train_config("experiment=smoke"), Path("runs")).path.parent == Path("runs/smoke")
 
 
-def finished(runs: Path, config: dict[str, Any], fingerprint: str = "data") -> RunFolder:
-    """A run that left a model, on data of a fingerprint."""
-    run = begun(runs, config, fingerprint)
-    run.model.mkdir()
-    (run.model / "modules.json").write_text("[]", encoding="utf-8")
+def trained(runs: Path, config: dict[str, Any], **manifest: Any) -> RunFolder:
+    """A run that left a model, made of what its manifest says; it is not finished."""
+    run = begun(runs, config, **manifest)
+    (run.model / "1_Pooling").mkdir(parents=True)
+    for file in ("modules.json", "1_Pooling/config.json"):
+        (run.model / file).write_text("[]", encoding="utf-8")
     run.curve.write_text("step\n1\n", encoding="utf-8")
+    (run.path / "metrics.json").write_text('{"machine": {"commit": "abc"}}', encoding="utf-8")
+    return run
+
+
+def finished(runs: Path, config: dict[str, Any], **manifest: Any) -> RunFolder:
+    run = trained(runs, config, **manifest)
     with run.outcome():
         return run
 
 
-def begun(runs: Path, config: dict[str, Any], fingerprint: str = "data") -> RunFolder:
+def begun(runs: Path, config: dict[str, Any], **manifest: Any) -> RunFolder:
     run = RunFolder.of(config, runs)
     run.start("")
-    (run.path / "data_manifest.json").write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf-8")
+    same = {"fingerprint": "data", "base_weights": "base", "pairs_by_task_and_language": [{"task": "a", "pairs": 3}]}
+    (run.path / "data_manifest.json").write_text(json.dumps(same | manifest), encoding="utf-8")
     return run
 
 
 @pytest.mark.parametrize("linked", [True, False])
-def test_the_training_of_a_run_with_other_folders_is_taken_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+@pytest.mark.parametrize("folders", [["faq"], []])
+def test_the_training_of_a_run_that_differs_in_folders_at_most_is_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool, folders: list[str]
 ) -> None:
     if not linked:
 
-        def refused(source: str, target: str) -> None:
+        def refused(source: Path, target: Path) -> None:
             raise OSError(errno.EXDEV, "another disk")
 
         monkeypatch.setattr(os, "link", refused)
     other = finished(tmp_path, CONFIG | {"folders": []})
-    run = begun(tmp_path, CONFIG | {"folders": ["faq"], "experiment_name": "again"})
-    assert run.path.name != other.path.name
+    run = begun(tmp_path, CONFIG | {"folders": folders, "experiment_name": "again"})
     run.take_training()
     assert run.has_model
+    assert (run.model / "1_Pooling" / "config.json").exists()
     assert run.curve.read_bytes() == other.curve.read_bytes()
+    assert json.loads((run.path / TRAINED_AS).read_text()) == {"run": f"e/{other.path.name}", "commit": "abc"}
     assert not list(run.path.glob(".*"))
     run.curve.write_text("", encoding="utf-8")  # what is written on later is a copy
     assert other.curve.read_bytes()
     assert (other.model / "modules.json").samefile(run.model / "modules.json") == linked
 
 
-@pytest.mark.parametrize("other", ["seed", "data", "unfinished", "no model"])
-def test_no_other_training_is_taken_over(tmp_path: Path, other: str) -> None:
-    config = CONFIG | {"folders": [], "seed": 1 if other == "seed" else 0}
-    if other == "unfinished":
-        begun(tmp_path, config)
-    else:
-        before = finished(tmp_path, config, "other" if other == "data" else "data")
-        if other == "no model":
-            (before.model / "modules.json").unlink()
-    run = begun(tmp_path, CONFIG | {"folders": ["faq"]})
+def test_who_trained_is_handed_on(tmp_path: Path) -> None:
+    first = finished(tmp_path, CONFIG | {"folders": []})
+    second = finished(tmp_path, CONFIG | {"folders": ["a"], "experiment_name": "b"})
+    (second.path / TRAINED_AS).write_text(json.dumps({"run": "e/gone", "commit": "before"}), encoding="utf-8")
+    (first.model / "modules.json").unlink()
+    third = begun(tmp_path, CONFIG | {"folders": ["b"], "experiment_name": "c"})
+    third.take_training()
+    assert json.loads((third.path / TRAINED_AS).read_text()) == {"run": "e/gone", "commit": "before"}
+
+
+@pytest.mark.parametrize("other", ["seed", "fingerprint", "base_weights", "pairs_by_task_and_language"])
+def test_what_was_trained_otherwise_is_not_taken_over(tmp_path: Path, other: str) -> None:
+    config = CONFIG | {"folders": [], "seed": int(other == "seed")}
+    finished(tmp_path, config, **({} if other == "seed" else {other: "another"}))
+    assert_trains(tmp_path)
+
+
+def test_what_is_not_finished_or_has_no_model_is_not_taken_over(tmp_path: Path) -> None:
+    trained(tmp_path, CONFIG | {"folders": []})
+    without = finished(tmp_path, CONFIG | {"folders": ["a"]})
+    (without.model / "modules.json").unlink()
+    assert_trains(tmp_path)
+
+
+def assert_trains(runs: Path) -> None:
+    run = begun(runs, CONFIG | {"folders": ["faq"]})
     run.take_training()
     assert not run.has_model
     assert not run.curve.exists()
+    assert not (run.path / TRAINED_AS).exists()
+
+
+def test_a_full_disk_while_training_is_taken_over_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    finished(tmp_path, CONFIG | {"folders": []})
+    run = begun(tmp_path, CONFIG | {"folders": ["faq"]})
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr("shutil.copy", full)
+    with pytest.raises(UserError, match=r"paths\.runs"), run.outcome():
+        run.take_training()
+    assert not run.has_model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -170,13 +170,13 @@ def _diversity(results: SweepResults) -> Figure | None:
         if label in tasks and label in languages:
             grid[rows.index(tasks[label]), columns.index(languages[label])] = gain
     measured = {sweep: diversity_effects(results, sweep) for sweep in (DIVERSITY, LONGER)}
-    effects = {f"{steps_of(results, sweep)} steps": found for sweep, found in measured.items() if found}
+    effects = {sweep: found for sweep, found in measured.items() if found}
     longer = results.groups(LONGER) if narrow_and_broad(results, LONGER) else []
     heights = [1.6 + 0.3 * len(effects)] * bool(effects) + [0.9 + 0.27 * len(longer)] * bool(longer)
     figure, drawn = panels([0.9 + 0.5 * len(rows), *heights])
     _gains_of_cells(drawn[0], grid, rows, columns)
     if effects:
-        _effects(drawn[1], effects)
+        _effects(drawn[1], list(effects.values()), [f"{steps_of(results, sweep)} steps" for sweep in effects])
     if longer:
         _broad_against_narrow(drawn[-1], results, longer)
     return figure
@@ -199,18 +199,18 @@ def _gains_of_cells(panel: Axes, grid: np.ndarray, rows: Sequence[float], column
     panel.tick_params(length=0)
 
 
-def _effects(panel: Axes, effects: Mapping[str, Effects]) -> None:
+def _effects(panel: Axes, effects: Sequence[Effects], lengths: list[str]) -> None:
     """Draw the effects of both factors, a mark for each length of training."""
-    for number, found in enumerate(effects.values()):
+    for number, found in enumerate(effects):
         shift = 0.3 * (number - (len(effects) - 1) / 2)
         for row, effect in enumerate(found.all):
             _interval(panel, row + shift, effect.estimate, effect.low, effect.high, SERIES[number], MARKERS[number],
                       effect.significant)  # fmt: skip
     names = ["tasks", "languages", "tasks over languages", "interaction"]
-    first = next(iter(effects.values()))
-    _rows(panel, [f"{name}{_ends(effect.name)}" for name, effect in zip(names, first.all, strict=True)])
+    ends = [{_ends(effect.name) for effect in of_all} for of_all in zip(*(found.all for found in effects), strict=True)]
+    _rows(panel, [name + (found.pop() if len(found) == 1 else "") for name, found in zip(names, ends, strict=True)])
     panel.set_xlabel("effect on nDCG@10, 95% interval")
-    _marks(panel, list(effects))
+    _marks(panel, lengths)
 
 
 def _broad_against_narrow(panel: Axes, results: SweepResults, groups: list[str]) -> None:

@@ -117,7 +117,7 @@ def collect_sweeps(folders: Sequence[Path], output: Path, reference: str | None 
             tables.setdefault(key, []).append(table[[*COLUMNS[key], *others]])
         commands.append(f"retrofit train sweep={name}")
         machine = _figures(runs[0])["machine"]
-        commits |= {str(commit) for run in runs if (commit := _figures(run)["machine"].get("commit"))}
+        commits |= {commit for run in runs for commit in _commits(run)}
     output.mkdir(parents=True, exist_ok=True)
     for key, parts in tables.items():
         write_text(output / f"{key}.csv", pd.concat(parts, ignore_index=True).to_csv(index=False, float_format="%.5g"))
@@ -213,6 +213,12 @@ def _point(run: SweptRun) -> dict[str, Any]:
 def _curve(run: SweptRun) -> pd.DataFrame:
     curve = pd.read_csv(run.path / "training_curve.csv", usecols=["step", "loss"])
     return curve.assign(point=run.point, seed=run.seed)[["point", "seed", "step", "loss"]]
+
+
+def _commits(run: SweptRun) -> set[str]:
+    """Return the commits that measured a run and, where it took over its training from another run, trained it."""
+    commits = (_figures(run)["machine"].get("commit"), read_object(run.path / "trained_as.json").get("commit"))
+    return {str(commit) for commit in commits if commit}
 
 
 def _figures(run: SweptRun) -> dict[str, Any]:

@@ -162,12 +162,15 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     started = time.monotonic()
     job = Job.prepare(config, run)
     _write_data_manifest(job)
-    tell_leakage(config, job.data, run.path)
     base = job.encoder()
     check_dimensions(config["loss"]["dimensions"], base.dimension)
     several = processes(config["trainer"]) > 1
-    # The others would wait for the first process, and lose patience: it measures when they have left.
-    base_results = None if several else job.measure(base, job.base, "base")
+    base_results = None
+    if (
+        not several
+    ):  # else the others would wait for the first process, and lose patience: it measures when they have left
+        tell_leakage(config, job.data, run.path)
+        base_results = job.measure(base, job.base, "base")
     seconds = {"base": time.monotonic() - started, "training": 0.0, "selection": 0.0}
 
     if not run.has_model and not several:  # the others would wait for the first process to train
@@ -178,6 +181,7 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
         seconds["training"] = training_seconds(run.curve)
         if base_results is None:
             measured_at = time.monotonic()
+            tell_leakage(config, job.data, run.path)
             base_results = job.measure(job.encoder(), job.base, "base")
             seconds["base"] += time.monotonic() - measured_at
         weights = weights_fingerprint(run.model)

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 State = Literal["running", "finished", "failed"]
 
+TRAINED_AS = "trained_as.json"
+"""Of a run that took over its training: which run that was, and the commit it was of."""
+
 _ONLY_MEASURED = ("folders",)
 """Configuration that no training depends on."""
 
@@ -142,19 +145,27 @@ class RunFolder:
 
         What is left then is to measure the model. Runs of all experiments in the same ``paths.runs`` are looked at;
         nothing happens where none had the same base and pairs, by ``data_manifest.json``. The files of adapter and
-        model are linked where the disk can, not copied.
+        model are linked where the disk can, not copied. ``trained_as.json`` says which run it was, and of which commit.
         """
         for status in sorted(self.path.parents[1].glob("*/*/status.json")):
             other = RunFolder(status.parent)
             alike = other.status.get("training") == self.training and other._trained_on() == self._trained_on()
             if alike and other.is_finished and other.has_model:
-                log.info("trained as %s, which differs in folders at most: only measured", other.path)
-                for part in (other.path / name for name in _OF_TRAINING):
-                    if part.is_dir():
-                        _copy_folder(part, self.path / part.name)
-                    elif part.exists():
-                        shutil.copy(part, self.path / part.name)
+                self._take_over(other)
                 return
+
+    def _take_over(self, other: RunFolder) -> None:
+        measured = read_object(other.path / "metrics.json").get("machine", {}).get("commit")
+        trained_as = {"run": f"{other.path.parent.name}/{other.path.name}", "commit": measured}
+        # The run itself may have taken over its training.
+        trained_as |= read_object(other.path / TRAINED_AS)
+        log.info("trained as %s, which differs in folders at most (commit %s): only measured", *trained_as.values())
+        write_json(self.path / TRAINED_AS, trained_as)
+        for part in (other.path / name for name in _OF_TRAINING):
+            if part.is_dir():
+                _copy_folder(part, self.path / part.name)
+            elif part.exists():
+                shutil.copy(part, self.path / part.name)
 
     def _trained_on(self) -> dict[str, Any]:
         manifest = read_object(self.path / "data_manifest.json")
@@ -179,13 +190,12 @@ class RunFolder:
 def _copy_folder(source: Path, target: Path) -> None:
     """Copy a folder aside and rename it, replacing what was there."""
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    shutil.copytree(source, partial, copy_function=_link_or_copy)
+    for file in (path for path in source.rglob("*") if path.is_file()):
+        place = partial / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(file, place)
+        except OSError:  # another disk, or one that has no links
+            shutil.copy(file, place)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
