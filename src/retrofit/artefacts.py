@@ -77,6 +77,19 @@ def written_aside(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def folder_written_aside(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder`` that takes the place of it and its content unless the context raises."""
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    partial.mkdir()
+    try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what writers that were killed left in a folder; nobody may be writing to it."""
     for leftover in folder.glob(".*.partial-*"):
@@ -174,18 +187,12 @@ class ArtefactStore:
             shutil.rmtree(folder)
         for leftover in folder.parent.glob(f".{folder.name}.partial-*"):
             shutil.rmtree(leftover)  # of a build that was killed; we hold the lock, so nobody is writing it
-        partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-        partial.mkdir()
         started = time.monotonic()
-        try:
+        with folder_written_aside(folder) as partial:
             build(partial)
             files = {str(p.relative_to(partial)): p.stat().st_size for p in sorted(partial.rglob("*")) if p.is_file()}
             seconds = round(time.monotonic() - started, 1)
             write_json(partial / MANIFEST, {"inputs": dict(inputs), "files": files, "seconds": seconds})
-            partial.rename(folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
 
 
 def is_complete(folder: Path) -> bool:

@@ -12,7 +12,8 @@ from tests.evaluation.beir_folders import beir
 
 from retrofit.data.storage import RowReader
 from retrofit.data.training_data import TrainingData, evaluation_sources
-from retrofit.training.folder_leakage import LEAKAGE, tell_leakage
+from retrofit.evaluation.leakage import LEAKAGE
+from retrofit.training.folder_leakage import tell_leakage
 
 Tell = Callable[..., Path]
 FAQ = "folders=[FAQ]"

@@ -30,6 +30,8 @@ from retrofit.evaluation.tasks import BitextTask, RetrievalTask, SimilarityTask,
 
 CONFIG = "config.yaml"
 MANIFEST = "data_manifest.json"
+LEAKAGE = "leakage.csv"
+"""Where what :func:`leakage` tells is left, in a run folder or an evaluation's."""
 _LABELS = ["suite", "task", "query_language", "document_language"]
 _COUNTS = [
     "queries",

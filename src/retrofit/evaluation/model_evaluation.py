@@ -22,7 +22,7 @@ from retrofit.data.curation.settings import DecontaminationSettings
 from retrofit.errors import UserError
 from retrofit.evaluation.evaluated_model import EvaluatedModel
 from retrofit.evaluation.evaluated_suites import EvaluatedSuite, TaskKey, suites_of
-from retrofit.evaluation.leakage import COLUMNS, CONFIG, leakage, training_strata, training_texts
+from retrofit.evaluation.leakage import COLUMNS, CONFIG, LEAKAGE, leakage, training_strata, training_texts
 from retrofit.evaluation.mteb_scoring import ITEM_SCHEMA
 from retrofit.evaluation.text_embeddings import TextEmbeddings
 from retrofit.models import embeddings
@@ -31,13 +31,7 @@ from retrofit.models.precision import EncodingSettings
 
 CODE_VERSION = 1  # raise it whenever the same model and tasks would give other scores
 
-SCORES, METRICS, MODELS, LEAKAGE, TRAINING = (
-    "scores.parquet",
-    "metrics.csv",
-    "models.csv",
-    "leakage.csv",
-    "training.csv",
-)
+SCORES, METRICS, MODELS, TRAINING = "scores.parquet", "metrics.csv", "models.csv", "training.csv"
 
 CELL = list(TaskKey._fields)
 STRATUM = ["task", "query_language", "document_language"]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import tempfile
 from pathlib import Path
 
 from torch import Tensor
 
-from retrofit.artefacts import write_json
+from retrofit.artefacts import folder_written_aside, write_json
 from retrofit.models.adapters import plain_backbone
 from retrofit.models.bi_encoder import BiEncoder
 
@@ -29,7 +27,6 @@ def export_sentence_transformer(encoder: BiEncoder, weights: dict[str, Tensor], 
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     with tempfile.TemporaryDirectory() as plain:
         plain_backbone(encoder.backbone).save_pretrained(plain, state_dict=weights)
         encoder.tokenizer.save_pretrained(plain)
@@ -40,13 +37,9 @@ def export_sentence_transformer(encoder: BiEncoder, weights: dict[str, Tensor], 
         prompts = {str(kind): prompt for kind, prompt in encoder.prompts.items()}
         prompts["document"] = encoder.prompts["passage"]
         model = SentenceTransformer(modules=[transformer, pooling, Normalize()], prompts=prompts, device="cpu")
-        try:
+        with folder_written_aside(folder) as partial:
             model.save_pretrained(str(partial), create_model_card=False, safe_serialization=True)
             _store_model_options(partial / "sentence_bert_config.json", without_pooler)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _store_model_options(path: Path, options: dict[str, bool]) -> None:

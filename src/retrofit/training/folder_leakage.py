@@ -13,10 +13,8 @@ from typing import Any
 from retrofit.artefacts import write_text
 from retrofit.data.curation.settings import CurationSettings
 from retrofit.data.training_data import TrainingData
-from retrofit.evaluation.leakage import TrainingTexts, leakage, trained_texts
+from retrofit.evaluation.leakage import LEAKAGE, TrainingTexts, leakage, trained_texts
 from retrofit.evaluation.suite_tasks import suites_of_folders, tasks_of_suite
-
-LEAKAGE = "leakage.csv"
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from retrofit.artefacts import (
     UNNAMED_KEYS,
     alone_in,
     fingerprint,
+    folder_written_aside,
     read_object,
     remove_leftovers,
     storage_error,
@@ -188,14 +189,11 @@ class RunFolder:
 
 
 def _copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder aside and rename it, replacing what was there."""
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    for file in (path for path in source.rglob("*") if path.is_file()):
-        place = partial / file.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(file, place)
-        except OSError:  # another disk, or one that has no links
-            shutil.copy(file, place)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with folder_written_aside(target) as partial:
+        for file in (path for path in source.rglob("*") if path.is_file()):
+            place = partial / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file, place)
+            except OSError:  # another disk, or one that has no links
+                shutil.copy(file, place)
