@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from retrofit.artefacts import MANIFEST, ArtefactStore, fingerprint, read_object, system_error_number
+from retrofit.artefacts import (
+    MANIFEST,
+    ArtefactStore,
+    fingerprint,
+    folder_written_aside,
+    read_object,
+    system_error_number,
+)
 from retrofit.errors import UserError
 
 INPUTS = {"corpus": "small", "code": 1}
@@ -199,3 +206,28 @@ def test_an_object_that_is_not_whole_is_empty(tmp_path: Path, content: bytes | N
     if content is not None:
         path.write_bytes(content)
     assert read_object(path) == expected
+
+
+def test_a_folder_takes_its_place_under_folders_that_are_made_for_it(tmp_path: Path) -> None:
+    with folder_written_aside(tmp_path / "run" / "model") as partial:
+        (partial / "weights").write_text("new")
+    assert (tmp_path / "run" / "model" / "weights").read_text() == "new"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model"]
+
+
+def test_a_folder_holds_nothing_of_what_was_there_or_of_a_writer_that_was_killed(tmp_path: Path) -> None:
+    for leftover in (tmp_path / "model", tmp_path / f".model.partial-{os.getpid()}"):
+        leftover.mkdir()
+        (leftover / "old").write_text("old")
+    with folder_written_aside(tmp_path / "model") as partial:
+        (partial / "new").write_text("new")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["model", "model/new"]
+
+
+def test_a_folder_that_could_not_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").write_text("old")
+    with pytest.raises(RuntimeError), folder_written_aside(tmp_path / "model") as partial:
+        (partial / "new").write_text("half")
+        raise RuntimeError
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["model", "model/old"]

@@ -79,9 +79,13 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_written_aside(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``folder`` that takes the place of it and its content unless the context raises."""
+    """Yield an empty folder beside ``folder`` that takes the place of it and its content unless the context raises.
+
+    Folders above it are made where they are missing; what a killed writer of the same process number left is removed.
+    """
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    partial.mkdir()
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     try:
         yield partial
         shutil.rmtree(folder, ignore_errors=True)
