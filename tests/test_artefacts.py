@@ -227,7 +227,12 @@ def test_a_folder_holds_nothing_of_what_was_there_or_of_a_writer_that_was_killed
 def test_a_folder_that_could_not_be_written_leaves_the_one_before(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old").write_text("old")
-    with pytest.raises(RuntimeError), folder_written_aside(tmp_path / "model") as partial:
-        (partial / "new").write_text("half")
-        raise RuntimeError
+
+    def write_half() -> None:
+        with folder_written_aside(tmp_path / "model") as partial:
+            (partial / "new").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["model", "model/old"]
