@@ -76,9 +76,9 @@ def test_every_language_of_a_folder_is_a_task(tmp_path: Path) -> None:
     folder = beir(tmp_path / "pairs", CORPUS, QUERIES, QRELS)
     german, french = bitext_tasks_from_folder(folder, "s")
     assert german == BitextTask("s", "pairs", "de", "en", ["Text 0", "Text 2"], ["text 0", "text 2"])
-    assert french.translations == ["text 1", "text 3"]
+    assert french.translations == ["text 3", "text 1"]
     (one,) = bitext_tasks_from_folder(folder, "s", languages=["fr"], max_queries=1)
-    assert one.sentences == ["Text 1"]
+    assert one.sentences == ["Text 3"]
 
 
 def test_a_folder_in_one_language_is_no_bitext(tmp_path: Path) -> None:

@@ -32,11 +32,28 @@ def test_a_beir_folder(tmp_path: Path, zipped: bool, header: bool) -> None:
     assert task.qrels == {"q1": {"d1": 2}, "q2": {"d2": 1, "d3": 1}}
 
 
-def test_max_queries_takes_the_first_of_the_folder(tmp_path: Path) -> None:
-    (task,) = tasks_from_beir(beir(tmp_path, CORPUS, QUERIES, QRELS), "suite", max_queries=1)
-    assert task.queries == {"q1": "tea"}
-    assert task.qrels.keys() == {"q1"}
-    assert len(task.corpus) == 3
+def test_max_queries_draws_from_all_of_the_folder_and_fewer_lie_inside_more(tmp_path: Path) -> None:
+    queries = [{"_id": f"q{number}", "text": f"question {number}"} for number in range(200)]
+    # Ten questions to a paragraph, one paragraph after the other, as question answering has them.
+    corpus = [{"_id": f"d{number}", "text": f"paragraph {number}"} for number in range(20)]
+    qrels = "".join(f"q{number}\td{number // 10}\t1\n" for number in range(200))
+    folder = beir(tmp_path, corpus, queries, qrels)
+    (whole,), (drawn,), (fewer,) = (tasks_from_beir(folder, "suite", most) for most in (None, 40, 10))
+    assert len(drawn.queries) == 40
+    assert drawn.queries.keys() == drawn.qrels.keys()
+    assert drawn.queries.items() <= whole.queries.items()
+    assert fewer.queries.items() <= drawn.queries.items()
+    assert len({passage for judged in drawn.qrels.values() for passage in judged}) > 12
+    assert drawn.corpus == whole.corpus
+
+
+def test_the_draw_does_not_depend_on_the_order_of_the_files(tmp_path: Path) -> None:
+    queries = [{"_id": f"q{number}", "text": f"question {number}"} for number in range(30)]
+    qrels = [f"q{number}\td{number % 3 + 1}\t1\n" for number in range(30)]
+    (one,) = tasks_from_beir(beir(tmp_path / "a" / "set", CORPUS, queries, "".join(qrels)), "suite", max_queries=7)
+    turned = beir(tmp_path / "b" / "set", CORPUS, queries[::-1], "".join(qrels[::-1]))
+    (other,) = tasks_from_beir(turned, "suite", max_queries=7)
+    assert list(one.qrels.items()) == list(other.qrels.items())
 
 
 def test_subsets_are_searched_apart(tmp_path: Path) -> None:
@@ -189,10 +206,10 @@ def test_pairs_of_sentences_of_the_test_split(tmp_path: Path, zipped: bool) -> N
     assert (german.suite, german.task, german.query_language, german.document_language) == (
         "suite", "alike", "de", "de",
     )  # fmt: skip
-    assert list(zip(german.first, german.second, german.scores, strict=True)) == [("a", "b", 5.0), ("a", "h", 1.0)]
+    assert list(zip(german.first, german.second, german.scores, strict=True)) == [("a", "h", 1.0), ("a", "b", 5.0)]
     assert english.scores == (0.5,)
     (alone,) = similarity_tasks(folder, "suite", ["de"], max_pairs=1)
-    assert alone.second == ("b",)
+    assert alone.second == ("h",)
 
 
 @pytest.mark.parametrize(

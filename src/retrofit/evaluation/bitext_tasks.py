@@ -62,7 +62,7 @@ def bitext_tasks_from_folder(
         folder: see :class:`~retrofit.evaluation.judged_folder.JudgedFolder`.
         suite: name of the suite.
         languages: languages of queries; None takes all.
-        max_queries: most sentences of each task, the first of the judgements; None takes all.
+        max_queries: most sentences of each task, drawn by identifier; None takes all.
 
     Raises:
         UserError: the folder cannot be read, or has queries in none of the languages.

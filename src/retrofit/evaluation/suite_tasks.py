@@ -31,7 +31,7 @@ from retrofit.evaluation.tasks_from_folder import similarity_tasks, tasks_from_b
 from retrofit.evaluation.tasks_from_pairs import tasks_from_pairs
 
 # Raise it whenever the same specification and the same data would give other tasks.
-CODE_VERSION = 2
+CODE_VERSION = 3
 
 FROM_PAIRS: Mapping[str, Callable[..., Sequence[Task]]] = {
     "retrieval": tasks_from_pairs,

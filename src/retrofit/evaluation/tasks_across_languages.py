@@ -130,7 +130,7 @@ def cross_lingual_tasks_from_folder(
         suite: name of the suite.
         languages: languages of queries; None takes all.
         document_languages: languages of documents; None takes all.
-        max_queries: most queries of each language, the first of the judgements; None takes all.
+        max_queries: most queries of each language, drawn by identifier; None takes all.
 
     Raises:
         UserError: the folder cannot be read, or no query has an answer in another language.
@@ -163,7 +163,7 @@ def mixed_tasks_from_folder(
         suite: name of the suite.
         languages: languages of queries and documents; None takes all.
         relevant: which answers count, as in :func:`mixed_tasks_from_pairs`.
-        max_queries: most queries of each language, the first of the judgements; None takes all.
+        max_queries: most queries of each language, drawn by identifier; None takes all.
 
     Raises:
         UserError: the folder cannot be read.

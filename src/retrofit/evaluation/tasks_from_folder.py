@@ -15,7 +15,7 @@ from retrofit.data.sources.refusals import Reason, RefusedRowError
 from retrofit.data.sources.rows import read_jsonl
 from retrofit.data.sources.validation import check_split
 from retrofit.errors import UserError
-from retrofit.evaluation.judged_folder import FOLDERS_KEY, SIMILARITY_FILES, JudgedFolder, wanted
+from retrofit.evaluation.judged_folder import FOLDERS_KEY, SIMILARITY_FILES, JudgedFolder, draw_order, wanted
 from retrofit.evaluation.tasks import RetrievalTask, SimilarityTask
 from retrofit.evaluation.tasks_across_languages import MIXED
 from retrofit.evaluation.tasks_from_pairs import reduced_pool
@@ -34,7 +34,7 @@ def tasks_from_beir(
     Args:
         folder: see :class:`~retrofit.evaluation.judged_folder.JudgedFolder`.
         suite: name of the suite.
-        max_queries: most queries of each task, the first of the judgements; None takes all.
+        max_queries: most queries of each task, drawn by identifier; None takes all.
         languages: languages of queries; None takes all.
         min_characters: take only the queries all of whose answers have at least so many characters: the task of long
             documents. The corpus stays whole. None takes all.
@@ -83,7 +83,7 @@ def similarity_tasks(
         folder: holds the file.
         suite: name of the suite.
         languages: languages to take; None takes all.
-        max_pairs: most pairs of each language, the first of the file; None takes all.
+        max_pairs: most pairs of each language, drawn by their sentences; None takes all.
 
     Raises:
         UserError: the file is missing or has no test pairs, a row cannot be read, or none of the languages is in it.
@@ -105,7 +105,8 @@ def similarity_tasks(
         raise UserError(f"{files[0].shown}: no pair of the test split")
     result = []
     for language in wanted(languages, found, folder):
-        first, second, scores = zip(*found[language][:max_pairs], strict=True)
+        drawn = sorted(found[language], key=lambda pair: draw_order("\x1f".join(pair[:2])))[:max_pairs]
+        first, second, scores = zip(*drawn, strict=True)
         result.append(SimilarityTask(suite, folder.resolve().name, language, language, first, second, scores))
     return result
 
