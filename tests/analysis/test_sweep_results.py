@@ -12,6 +12,7 @@ from tests.analysis.swept_runs import QUERIES, write_swept_run
 
 from retrofit.analysis.finding_results import DOMAINS
 from retrofit.analysis.sweep_results import collect_sweeps, domain_of
+from retrofit.analysis.sweep_status import PLAN
 from retrofit.errors import UserError
 
 GAINS = {"in_batch": 0.1, "dense": 0.15}
@@ -160,3 +161,29 @@ def test_what_cannot_be_compared_is_one_line(sweep: Path, tmp_path: Path) -> Non
 def test_domains() -> None:
     groups = ("held_out, seen", "held_out, unseen", "retention_leads", "xquad")
     assert [domain_of(group) for group in groups] == list(DOMAINS)
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("retrofit train sweep=negatives negatives=teacher", None),
+        ("retrofit train -m sweep=paper/final trainer.max_gradient_norm=1", None),
+        ("… negatives.mined.model.checkpoint.name=runs/data_scale/0a1b/model", None),
+        ("… model.checkpoint.name=intfloat/multilingual-e5-base", None),
+        ("… data_source.path=../data/jaquad", "… data_source.path=jaquad"),
+        (
+            "… 'folders=[{path: ../eval/xquad, languages: [ar, en]}]'",
+            "… 'folders=[{path: xquad, languages: [ar, en]}]'",
+        ),
+        ("… 'folders=[/home/me/xquad,~/eval/omosqa]'", "… 'folders=[xquad,omosqa]'"),
+        ("… 'folders=[{path:../eval/xquad}]'", "… 'folders=[{path:xquad}]'"),
+        ("… data_source.path=hf://datasets/owner/name", None),
+    ],
+)
+def test_the_commands_are_those_that_were_given_without_the_paths_of_a_machine(
+    sweep: Path, tmp_path: Path, command: str, shown: str | None
+) -> None:
+    (sweep / PLAN).write_text(json.dumps({"commands": ["retrofit train sweep=made_up", command], "jobs": []}))
+    collect_sweeps([sweep], tmp_path / "F3")
+    environment = json.loads((tmp_path / "F3" / "environment.json").read_text(encoding="utf-8"))
+    assert environment["commands"] == ["retrofit train sweep=made_up", shown or command]

@@ -29,7 +29,7 @@ def add(experiment: Path, name: str, state: str, seconds: float = 60, reason: st
 def plan(experiment: Path, *names: str) -> None:
     experiment.mkdir(parents=True, exist_ok=True)
     jobs = [{"run": name, "overrides": ["model=tiny", f"seed={number}"]} for number, name in enumerate(names)]
-    (experiment / PLAN).write_text(json.dumps({"command": "retrofit train -m", "jobs": jobs}))
+    (experiment / PLAN).write_text(json.dumps({"commands": ["retrofit train -m"], "jobs": jobs}))
 
 
 def test_states_of_planned_and_other_runs(tmp_path: Path) -> None:

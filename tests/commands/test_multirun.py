@@ -175,6 +175,10 @@ def test_a_killed_sweep_goes_on_and_a_deleted_run_is_made_again_and_no_other(
     )
     after = snapshot(tmp_path / "runs/train")
     assert {name for name in before | after if before.get(name) != after.get(name)} == {"sweep.json"}
+    commands = read_json(tmp_path / "runs/train" / "sweep.json")["commands"]
+    assert len(commands) == 1
+    assert commands[0].startswith("retrofit train ")
+    assert commands[0].endswith("seed=0,1 -m")
 
 
 def test_a_sweep_whose_jobs_do_not_resolve_is_one_line_before_anything_starts(

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,16 @@ from retrofit.analysis.comparison import METRIC, compare_runs
 from retrofit.analysis.finding_results import COLUMNS, ELSEWHERE, ENVIRONMENT, RETENTION, TRAINING, UNSEEN
 from retrofit.analysis.run_results import is_retention
 from retrofit.analysis.significance import CELL
+from retrofit.analysis.sweep_status import PLAN
 from retrofit.artefacts import read_object, write_json, write_text
 from retrofit.errors import UserError
 from retrofit.provenance import checkout_commit
 from retrofit.sweep_points import point_axes, point_label
 
 _PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "sentence-transformers", "numpy")
+
+_PATH_ELSEWHERE = re.compile(r"(?<![\w.@/])(?:~|\.{1,2})?/(?!/)[^\s,}\]'\"]*/(?=[^\s,}\]'\"/])")
+"""What leads to a folder outside the one a command was given in: of a machine, nothing that tables are to keep."""
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +120,7 @@ def collect_sweeps(folders: Sequence[Path], output: Path, reference: str | None 
             # Points have their axes besides.
             others = [column for column in table if key == "points" and column not in COLUMNS[key]]
             tables.setdefault(key, []).append(table[[*COLUMNS[key], *others]])
-        commands.append(f"retrofit train sweep={name}")
+        commands += _commands(folder) or [f"retrofit train sweep={name}"]
         machine = _figures(runs[0])["machine"]
         commits |= {commit for run in runs for commit in _commits(run)}
     output.mkdir(parents=True, exist_ok=True)
@@ -224,6 +229,11 @@ def _commits(run: SweptRun) -> set[str]:
 def _figures(run: SweptRun) -> dict[str, Any]:
     figures: dict[str, Any] = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
     return figures
+
+
+def _commands(folder: Path) -> list[str]:
+    """Return the commands that asked for the runs of a folder; of paths that lead elsewhere the last part alone."""
+    return [_PATH_ELSEWHERE.sub("", str(command)) for command in read_object(folder / PLAN).get("commands", [])]
 
 
 def _environment(commands: Sequence[str], machine: Mapping[str, Any], commits: Iterable[str]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from retrofit.analysis.run_results import one_line
 from retrofit.artefacts import is_held, read_object
 
 PLAN = "sweep.json"
-"""What the last multirun wrote into the folder of an experiment: ``command``, and ``jobs`` (``run``, ``overrides``)."""
+"""What a multirun writes into the folder of an experiment: ``commands``, its own after those of earlier ones, and
+``jobs`` (``run``, ``overrides``)."""
 
 STATES = ("done", "running", "failed", "killed", "waiting")
 State = Literal["done", "running", "failed", "killed", "waiting"]

@@ -48,16 +48,17 @@ class Multirun(Callback):
 
     def _plan(self, config: DictConfig) -> None:
         from retrofit.analysis.sweep_status import PLAN
-        from retrofit.artefacts import write_json
+        from retrofit.artefacts import read_object, write_json
 
         jobs: dict[Path, list[dict[str, Any]]] = {}
         for overrides in job_overrides(config):
             folder = _run_folder(config, overrides)
             jobs.setdefault(folder.parent, []).append({"run": folder.name, "overrides": list(overrides)})
+        command = shlex.join(["retrofit", "train", *sys.argv[1:]])
         for experiment, planned in jobs.items():
             experiment.mkdir(parents=True, exist_ok=True)
-            command = shlex.join(["retrofit", "train", *sys.argv[1:]])
-            write_json(experiment / PLAN, {"command": command, "jobs": planned})
+            before = [each for each in read_object(experiment / PLAN).get("commands", []) if each != command]
+            write_json(experiment / PLAN, {"commands": [*before, command], "jobs": planned})
             self.planned[experiment] = [job["run"] for job in planned]
 
     def _statuses(self) -> list[Any]:
