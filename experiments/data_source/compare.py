@@ -1,6 +1,6 @@
 """Runs that differ in where their pairs come from, against those with real pairs alone.
 
-    python experiments/data_source/compare.py runs/data_source
+    python experiments/data_source/compare.py runs/data_source_6k
 
 Writes beside this file ``runs.csv`` (nDCG@10 of every run), ``gains.csv`` (differences to the base with intervals),
 ``comparison.csv`` (to the real pairs), ``interpolation.csv`` (validation gain by distance from the base) and

@@ -1,7 +1,7 @@
 """Runs that differ in their negatives, against those with in-batch negatives alone.
 
-    retrofit train -m experiment=embedded experiment_name=negatives seed=0,1,2 negatives=in_batch,dense_filtered,…
-    python experiments/negatives/compare.py runs/negatives
+    retrofit train -m experiment=embedded experiment_name=negatives_10k seed=0,1,2 negatives=in_batch,dense_filtered,…
+    python experiments/negatives/compare.py runs/negatives_10k
 
 Writes ``runs.csv`` (nDCG@10 of every run), ``comparison.csv`` (differences to in_batch with 95% intervals) and
 ``interpolation.csv`` (validation gain by distance from the base) beside this file, as ``retrofit.analysis.comparison``
