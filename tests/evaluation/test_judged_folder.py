@@ -83,11 +83,10 @@ QRELS = "q3\td1\t1\nq2\td2\t1\nq1\td1\t1\n"
 
 def test_queries_are_drawn_by_language_whatever_the_order_of_the_judgements(tmp_path: Path) -> None:
     folder = JudgedFolder.read(beir(tmp_path / "set", CORPUS, QUERIES, QRELS))
-    assert folder.queries_by_language(None, None) == {"en": ["q3", "q1"], "law": ["q2"]}
-    assert list(folder.queries_by_language(["law", "en", "fi"], 1).items()) == [("en", ["q3"]), ("law", ["q2"])]
-    assert folder.queries_by_language(None, 1, lambda query: query != "q3") == {"en": ["q1"], "law": ["q2"]}
+    assert folder.queries_by_language() == {"en": ["q3", "q1"], "law": ["q2"]}
+    assert list(folder.queries_by_language(["law", "en", "fi"]).items()) == [("en", ["q3", "q1"]), ("law", ["q2"])]
     with pytest.raises(UserError, match=r"^folders=.*set: languages fi not in it; it has en, law$"):
-        folder.queries_by_language(["fi"], None)
+        folder.queries_by_language(["fi"])
 
 
 def test_a_language_that_is_not_named_is_the_subset_or_unknown(tmp_path: Path) -> None:
@@ -143,3 +142,20 @@ def test_of_an_identifier_that_is_there_twice_the_first_row_is_used(tmp_path: Pa
     corpus = [{"_id": "d1", "text": "tea"}, {"_id": "d1", "text": "coffee"}]
     folder = JudgedFolder.read(beir(tmp_path, corpus, [{"_id": "q1", "text": "?"}], "q1\td1\t1\n"))
     assert folder.documents["d1"].text == "tea"
+
+
+@pytest.mark.parametrize(
+    ("corpus", "queries", "expected"),
+    [
+        (
+            [*CORPUS, r'{"_id": "d3", "text": "half \ud83d"}'],
+            QUERIES,
+            "corpus.jsonl, row 3, field text: lone surrogate",
+        ),
+        (CORPUS, [*QUERIES, r'{"_id": "q\ud83d", "text": "whole"}'], "queries.jsonl, row 5, field _id: lone surrogate"),
+    ],
+)
+def test_what_cannot_be_encoded_is_named(tmp_path: Path, corpus: list[Any], queries: list[Any], expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        JudgedFolder.read(beir(tmp_path, corpus, queries, QRELS))
+    assert expected in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,18 @@ def test_the_fingerprint_of_a_folder_is_that_of_its_contents(tmp_path: Path) -> 
     assert folder_fingerprint(beir(tmp_path / "b", CORPUS, QUERIES, QRELS)) == first
     assert folder_fingerprint(beir(tmp_path / "c", CORPUS, QUERIES[:2], QRELS)) != first
     assert folder_fingerprint(beir(tmp_path / "d", CORPUS, QUERIES, QRELS + "q3\td1\t1\n")) != first
+    (tmp_path / "a" / "SOURCE.md").write_text("where it is from")
+    assert folder_fingerprint(tmp_path / "a") == first
+
+
+def test_the_identity_of_a_folder_is_of_all_that_is_read_of_it(tmp_path: Path) -> None:
+    beir(tmp_path / "set" / "below", CORPUS, QUERIES, QRELS)
+    first = folder_fingerprint(tmp_path / "set")
+    before = tasks_from_beir(tmp_path / "set", "suite")
+    with (tmp_path / "set" / "below" / "corpus.jsonl").open("a") as corpus:
+        corpus.write('{"_id": "more", "text": "Wasser"}\n')
+    assert tasks_from_beir(tmp_path / "set", "suite") != before
+    assert folder_fingerprint(tmp_path / "set") != first
 
 
 def test_queries_of_every_language_are_a_task_of_their_own(tmp_path: Path) -> None:
@@ -217,6 +230,9 @@ def test_pairs_of_sentences_of_the_test_split(tmp_path: Path, zipped: bool) -> N
     [
         ({"score": "5"}, "row 5, field score: not a number (5), expected a number"),
         ({"score": True}, "row 5, field score: not a number"),
+        ({"score": math.nan}, "row 5, field score: not a number"),
+        ({"score": -math.inf}, "row 5, field score: not a number"),
+        ({"sentence2": "a \ud83d"}, "row 5, field sentence2: lone surrogate"),
         ({"sentence2": None}, "row 5, field sentence2: null field"),
         ({"sentence1": 7}, "row 5, field sentence1: not a text"),
         ({"split": "best"}, "row 5, field split: unknown split (best)"),

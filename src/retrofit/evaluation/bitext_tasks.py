@@ -69,7 +69,7 @@ def bitext_tasks_from_folder(
     """
     read = JudgedFolder.read(folder)
     result = []
-    for language, queries in read.queries_by_language(languages, None).items():
+    for language, queries in read.queries_by_language(languages).items():
         by_language: dict[str, list[Known]] = {}
         for query in queries:
             for document_language, found in _translations(read, query).items():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from retrofit.artefacts import fingerprint
 from retrofit.data.sources.beir import Text, beir_tables, read_documents, read_judgements, read_queries, stop
 from retrofit.data.sources.files import find_files
 from retrofit.data.sources.refusals import Reason, RefusedRowError, Row
+from retrofit.data.sources.rows import is_encodable
 from retrofit.errors import UserError
 
 FOLDERS_KEY = "folders"
@@ -50,25 +52,20 @@ class JudgedFolder:
         found = self.documents[document]
         return found.language or found.subset or "unknown"
 
-    def queries_by_language(
-        self, languages: Sequence[str] | None, most: int | None, fits: Callable[[str], bool] = lambda _: True
-    ) -> dict[str, list[str]]:
+    def queries_by_language(self, languages: Sequence[str] | None = None) -> dict[str, list[str]]:
         """Return the judged queries of each language, the languages in the order of their names.
 
         Args:
             languages: languages to take; None takes all.
-            most: queries of each language, drawn by identifier; None takes all.
-            fits: whether a query is wanted.
 
         Raises:
             UserError: the folder has queries in none of the languages.
         """
         found: dict[str, list[str]] = {}
         for query, judged in self.qrels.items():
-            if fits(query):
-                language = self.query_language(query, self.documents[next(iter(judged))].subset)
-                found.setdefault(language, []).append(query)
-        return {language: found[language][:most] for language in wanted(languages, found, self.path)}
+            language = self.query_language(query, self.documents[next(iter(judged))].subset)
+            found.setdefault(language, []).append(query)
+        return {language: found[language] for language in wanted(languages, found, self.path)}
 
     @classmethod
     def read(cls, path: Path) -> JudgedFolder:
@@ -110,7 +107,10 @@ def draw_order(identifier: str) -> bytes:
 def _by_identifier(texts: Iterable[tuple[Row, Text]]) -> dict[str, Text]:
     """Return texts by identifier; of an identifier that is there twice the first, as for a data source."""
     found: dict[str, Text] = {}
-    for _, text in texts:
+    for row, text in texts:
+        for field, value in (("_id", text.identifier), ("text", text.text)):
+            if not is_encodable(value):
+                stop(row, RefusedRowError(Reason.SURROGATE, field))
         found.setdefault(text.identifier, text)
     return found
 
@@ -138,9 +138,11 @@ def wanted(languages: Sequence[str] | None, known: Iterable[str], folder: Path) 
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Return 16 hex digits over the contents of a BEIR folder's files."""
-    digest = hashlib.sha256()
-    for path in sorted((*folder.glob("*.jsonl*"), *folder.glob("qrels/*.tsv*"))):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+    """Return 16 hex digits over the names and contents of the files that a folder's tasks are read from.
+
+    Raises:
+        UserError: the folder holds nothing, or a file cannot be read.
+    """
+    root = str(folder)
+    files = [file for file in find_files(root, FOLDERS_KEY) if file.suffix in (".jsonl", ".tsv")]
+    return fingerprint({file.shown.removeprefix(root): file.fingerprint() for file in files})

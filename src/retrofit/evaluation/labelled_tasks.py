@@ -225,7 +225,7 @@ def _label_of_documents(folder: JudgedFolder, documents: Iterable[str]) -> dict[
 def _label_of_queries(folder: JudgedFolder) -> dict[str, list[tuple[str, str]]]:
     """Return texts of queries and the label of what answers them, by language; without those that have none or two."""
     found: dict[str, list[tuple[str, str]]] = {}
-    for language, queries in folder.queries_by_language(None, None).items():
+    for language, queries in folder.queries_by_language().items():
         for query in queries:
             labels = {label for document in folder.qrels[query] if (label := folder.documents[document].label)}
             if len(labels) == 1:

@@ -228,7 +228,7 @@ def parallel_folder(folder: JudgedFolder) -> ParallelTexts:
         corpora.setdefault(folder.document_language(identifier), {})[identifier] = document.text
         if document.group is not None:
             groups.setdefault(document.group, []).append(identifier)
-    by_language = folder.queries_by_language(None, None)
+    by_language = folder.queries_by_language()
     queries = {
         language: {query: folder.queries[query].text for query in members} for language, members in by_language.items()
     }

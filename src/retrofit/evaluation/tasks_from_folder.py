@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from retrofit.data.sources.beir import stop
 from retrofit.data.sources.columns import value_at
 from retrofit.data.sources.files import find_files
 from retrofit.data.sources.refusals import Reason, RefusedRowError
-from retrofit.data.sources.rows import read_jsonl
+from retrofit.data.sources.rows import is_encodable, read_jsonl
 from retrofit.data.sources.validation import check_split
 from retrofit.errors import UserError
 from retrofit.evaluation.judged_folder import FOLDERS_KEY, SIMILARITY_FILES, JudgedFolder, draw_order, wanted
@@ -118,9 +119,12 @@ def _similarity(values: Mapping[str, Any]) -> tuple[str, tuple[str, str, float]]
         text = value_at(values, field, field)
         if not isinstance(text, str):
             raise RefusedRowError(Reason.NULL_FIELD if text is None else Reason.NOT_A_TEXT, field, text)
+        if not is_encodable(text):
+            raise RefusedRowError(Reason.SURROGATE, field)
         sentences.append(text)
     score = value_at(values, "score", "score")
-    if isinstance(score, bool) or not isinstance(score, int | float):
+    # What reads JSON takes NaN and Infinity for numbers.
+    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
         raise RefusedRowError(Reason.NOT_A_NUMBER, "score", score)
     return str(values.get("lang") or "unknown"), (sentences[0], sentences[1], float(score))
 
