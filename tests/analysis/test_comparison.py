@@ -35,6 +35,7 @@ def write_run(folder: Path, option: str, seed: int, gain: float, noise: float = 
     """A finished run whose scores are the base's plus a gain and some noise."""
     path = folder / f"{option}-{seed}"
     path.mkdir(parents=True)
+    (path / "status.json").write_text('{"state": "finished"}', encoding="utf-8")
     (path / "config.yaml").write_text(yaml.safe_dump({"option": option, "seed": seed}), encoding="utf-8")
     frame = queries()
     base = np.random.default_rng(0).uniform(0.2, 0.8, len(frame))
@@ -117,7 +118,7 @@ def test_a_run_gains_over_its_own_base(runs: dict[tuple[str, int], Path]) -> Non
 
 
 def test_what_is_missing_is_said(runs: dict[tuple[str, int], Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no finished run of nothing"):
+    with pytest.raises(UserError, match=r"no finished run of nothing, .* \(reference\); there are better, .*real"):
         compare_runs(runs, "nothing", "source")
     fewer = pd.read_parquet(runs["same", 1] / "queries_retrofitted.parquet").iloc[3:]
     fewer.to_parquet(runs["same", 1] / "queries_retrofitted.parquet")
@@ -125,8 +126,33 @@ def test_what_is_missing_is_said(runs: dict[tuple[str, int], Path], tmp_path: Pa
         compare_runs(runs, "real", "source")
     with pytest.raises(UserError, match="no finished run"):
         finished_runs(runs["real", 0], lambda config: "")
+    (runs["real", 0] / "status.json").write_text('{"state": "failed"}', encoding="utf-8")
+    assert ("real", 0) not in finished_runs(tmp_path, lambda config: str(config["option"]))
     with pytest.raises(UserError, match="are both one with seed 0"):
         finished_runs(tmp_path, lambda config: "one")
+
+
+def test_a_run_that_was_measured_on_more_queries_is_named(runs: dict[tuple[str, int], Path]) -> None:
+    for model in ("base", "retrofitted"):
+        path = runs["better", 2] / f"queries_{model}.parquet"
+        scores = pd.read_parquet(path)
+        pd.concat([scores, scores.head(2).assign(query_id=[1_000, 1_001])]).to_parquet(path)
+    expected = r"better-2: has 82 queries of held_out, seen, real has 80; measure all runs on the same queries"
+    with pytest.raises(UserError, match=expected):
+        compare_runs(runs, "real", "source")
+
+
+def test_another_score_of_the_base_is_told(runs: dict[tuple[str, int], Path], caplog: pytest.LogCaptureFixture) -> None:
+    compare_runs(runs, "real", "source")
+    assert caplog.messages == ["incomplete is left out: it has no finished run with seed 1, 2"]
+    path = runs["same", 1] / "queries_base.parquet"
+    scores = pd.read_parquet(path)
+    scores[METRIC] += 0.01 * (scores["suite"] == "retention_leads")
+    scores.to_parquet(path)
+    caplog.clear()
+    compare_runs(runs, "real", "source")
+    assert len(caplog.messages) == 2
+    assert caplog.messages[1].startswith("retention_leads: the base has ")
 
 
 def test_an_interval_covers_as_often_as_it_says() -> None:

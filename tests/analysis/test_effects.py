@@ -53,6 +53,17 @@ def test_noise_is_no_effect() -> None:
     assert not any(effect.significant for effect in found.all)
 
 
+@pytest.mark.parametrize(("tasks", "level"), [(0.0, 0.0), (0.0, 0.1), (0.03, 0.1)])
+def test_gains_without_noise_have_no_interaction_of_rounding(tasks: float, level: float) -> None:
+    runs = grid(tasks, 0.0, noise=0.0)
+    runs["gain"] += level - 0.05
+    assert effects(runs).p_interaction == 1
+
+
+def test_an_interaction_without_noise_is_one() -> None:
+    assert effects(grid(0.0, 0.0, together=0.02, noise=0.0)).p_interaction == 0
+
+
 def test_two_levels_are_the_paired_t_test_over_blocks() -> None:
     runs = grid(0.004, 0.0, noise=0.003).query("n_tasks < 5 and n_languages < 20")
     found = factorial_effects(runs, "n_tasks", "n_languages")

@@ -65,6 +65,18 @@ def test_a_level_curve_is_level_from_the_smallest_amount_on() -> None:
     assert fit.plateau == AMOUNTS[0]
 
 
+def test_what_falls_again_has_not_levelled_off() -> None:
+    for gains in (np.linspace(0.13, -0.02, 6), np.array([0.02, 0.06, 0.1, 0.1, 0.07, 0.03])):
+        fit = saturation(runs(gains, 0.001))
+        assert fit is not None
+        assert fit.falls
+        assert not fit.reached
+    noise = np.array([0.02, 0.06, 0.09, 0.1, 0.101, 0.099])
+    fit = saturation(runs(noise, 0.001))
+    assert fit is not None
+    assert not fit.falls
+
+
 @pytest.mark.parametrize("form", CURVES)
 def test_a_base_that_does_not_gain_has_no_plateau(form: str) -> None:
     assert plateau(form, (-0.01, 0.02, 500.0), 125) == math.inf

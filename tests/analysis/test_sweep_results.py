@@ -110,6 +110,8 @@ def test_sweeps_of_one_name_are_not_mixed(sweep: Path, tmp_path: Path) -> None:
     write_swept_run(tmp_path / "more", {"negatives": "in_batch"}, 0, 0.1, name="made_up")
     with pytest.raises(UserError, match="are both made_up"):
         collect_sweeps([sweep, tmp_path / "more"], tmp_path / "F3")
+    with pytest.raises(UserError, match="are both made_up"):
+        collect_sweeps([sweep, sweep], tmp_path / "F3")
     assert not (tmp_path / "F3").exists()
 
 
@@ -168,16 +170,22 @@ def test_domains() -> None:
     [
         ("retrofit train sweep=negatives negatives=teacher", None),
         ("retrofit train -m sweep=paper/final trainer.max_gradient_norm=1", None),
-        ("… negatives.mined.model.checkpoint.name=runs/data_scale/0a1b/model", None),
-        ("… model.checkpoint.name=intfloat/multilingual-e5-base", None),
-        ("… data_source.path=../data/jaquad", "… data_source.path=jaquad"),
+        ("retrofit train negatives.mined.model.checkpoint.name=runs/data_scale/0a1b/model", None),
+        ("retrofit train model.checkpoint.name=intfloat/multilingual-e5-base", None),
+        ("retrofit train data_source.path=../data/jaquad", "retrofit train data_source.path=jaquad"),
         (
-            "… 'folders=[{path: ../eval/xquad, languages: [ar, en]}]'",
-            "… 'folders=[{path: xquad, languages: [ar, en]}]'",
+            "retrofit train 'folders=[{path: ../eval/xquad, languages: [ar, en]}]'",
+            "retrofit train 'folders=[{path: xquad, languages: [ar, en]}]'",
         ),
-        ("… 'folders=[/home/me/xquad,~/eval/omosqa]'", "… 'folders=[xquad,omosqa]'"),
-        ("… 'folders=[{path:../eval/xquad}]'", "… 'folders=[{path:xquad}]'"),
-        ("… data_source.path=hf://datasets/owner/name", None),
+        ("retrofit train 'folders=[/home/me/xquad,~/eval/omosqa]'", "retrofit train 'folders=[xquad,omosqa]'"),
+        ("retrofit train 'folders=[{path:../eval/xquad}]'", "retrofit train 'folders=[{path:xquad}]'"),
+        (
+            "retrofit train data_source.path=file:///data/mine/pairs.jsonl",
+            "retrofit train data_source.path=pairs.jsonl",
+        ),
+        ("retrofit train 'paths.runs=/data/my name/runs'", "retrofit train paths.runs=runs"),
+        ("retrofit train data_source.path=C:/Users/me/pairs", "retrofit train data_source.path=pairs"),
+        ("retrofit train data_source.path=hf://datasets/owner/name", None),
     ],
 )
 def test_the_commands_are_those_that_were_given_without_the_paths_of_a_machine(

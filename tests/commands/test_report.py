@@ -44,6 +44,7 @@ def test_the_page_may_lie_elsewhere(tmp_path: Path) -> None:
     ("overrides", "start"),
     [
         ([], "retrofit report: experiments=experiments: no such folder"),
+        (["sweep=[]"], "retrofit report: sweep=[]: expected the name of a sweep"),
         (["sweep=negatives"], "retrofit report: sweep=negatives: no runs in runs/negatives; 'retrofit train -m"),
     ],
 )

@@ -8,7 +8,7 @@ method.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from retrofit.analysis.significance import (
     two_sided_p,
     weighted_mean,
 )
+from retrofit.artefacts import read_object
 from retrofit.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,12 @@ log = logging.getLogger(__name__)
 METRIC = "ndcg_at_10"
 HELD_OUT = "held_out"
 """The suite of the training domain."""
-SEEN, UNSEEN = f"{HELD_OUT}, seen", f"{HELD_OUT}, unseen"
+SEEN_GROUP, UNSEEN_GROUP = f"{HELD_OUT}, seen", f"{HELD_OUT}, unseen"
 """Its groups: languages that were trained on, and others."""
+
+
+SAME_BASE = 0.001
+"""By how much the score of one base may differ between runs: by its last digits, which depend on the machine."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def finished_runs(folder: Path, name_of: Callable[[Mapping[str, Any]], str]) -> 
     """
     runs: dict[tuple[str, int], Path] = {}
     for path in sorted(folder.iterdir()):
-        if (path / "metrics.csv").exists():
+        if read_object(path / "status.json").get("state") == "finished":
             config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
             key = (name_of(config), int(config["seed"]))
             if key in runs:
@@ -106,7 +111,10 @@ def compare_runs(
     """
     seeds = sorted(seed for name, seed in runs if name == reference)
     if not seeds:
-        raise UserError(f"no finished run of {reference}, which the others are compared with")
+        known = ", ".join(sorted({name for name, _ in runs}))
+        raise UserError(
+            f"no finished run of {reference}, which the others are compared with (reference); there are {known}"
+        )
     lacking = {name: [seed for seed in seeds if (name, seed) not in runs] for name, _ in runs}
     for name, without in lacking.items():
         if without:
@@ -120,6 +128,7 @@ def compare_runs(
         for seed in seeds
         for model in ("base", "retrofitted")
     }
+    sizes = {key: scored.merge(groups, on=CELL)["group"].value_counts() for key, scored in scores.items()}
     asked = scores[reference, seeds[0], "base"].merge(groups, on=CELL)
     beside = [(name, other) for name, other in further if name in names and other in names]
     of_differences, of_gains, of_further = (np.random.default_rng(seed) for seed in range(3))
@@ -135,12 +144,14 @@ def compare_runs(
             key: frame[keys].merge(scored, on=keys, validate="one_to_one", how="left")[METRIC].to_numpy()
             for key, scored in scores.items()
         }
+        _check_same_queries(runs, sizes, group, (reference, seeds[0], "base"))
         for (name, seed, _), values in found.items():
             if np.isnan(values).any():
                 missing = f"{int(np.isnan(values).sum())} queries of {group} that {reference} was measured on"
                 raise UserError(f"{runs[name, seed]}: lacks {missing}; measure all runs on the same queries")
         of_run = {name: np.stack([found[name, seed, "retrofitted"] for seed in seeds]) for name in names}
         before = {name: np.stack([found[name, seed, "base"] for seed in seeds]) for name in names}
+        _warn_of_other_bases(group, {name: [weighted_mean(frame, each) for each in before[name]] for name in names})
         for name in sorted(names):
             for seed, *values in zip(seeds, before[name], of_run[name], strict=True):
                 start, mean = (weighted_mean(frame, each) for each in values)
@@ -152,6 +163,33 @@ def compare_runs(
         changes = {(name, "base"): of_run[name] - before[name] for name in names}
         gained += _tested(changes, frame, group, column, of_gains)
     return Comparison(pd.DataFrame(table), pd.DataFrame(compared), pd.DataFrame(gained))
+
+
+def _check_same_queries(
+    runs: Mapping[tuple[str, int], Path],
+    sizes: Mapping[tuple[str, int, str], pd.Series],
+    group: str,
+    reference: tuple[str, int, str],
+) -> None:
+    """Raise where a run was measured on more queries of a group than the reference."""
+    expected = sizes[reference][group]
+    for (name, seed, _), size in sizes.items():
+        if size.get(group, 0) > expected:
+            raise UserError(
+                f"{runs[name, seed]}: has {size[group]} queries of {group}, {reference[0]} has {expected}; measure all "
+                "runs on the same queries"
+            )
+
+
+def _warn_of_other_bases(group: str, bases: Mapping[str, Sequence[float]]) -> None:
+    """Warn where the base of some runs has another score: it was searched in other passages, or in less precision."""
+    means = [mean for of_seeds in bases.values() for mean in of_seeds]
+    if max(means) - min(means) > SAME_BASE:
+        log.warning(
+            "%s: the base has %.4f in one run and %.4f in another; were all measured with the same max_passages and "
+            "evaluation.precision?",
+            group, min(means), max(means),
+        )  # fmt: skip
 
 
 def _tested(
@@ -213,7 +251,7 @@ def cell_groups(runs: Iterable[Path], retention_by_task: bool) -> pd.DataFrame:
     several = cells.groupby("suite")["task"].transform("nunique") > 1
     by_task = several & cells["suite"].map(is_retention) & retention_by_task
     named = cells["suite"].where(~by_task, cells["suite"] + ": " + cells["task"])
-    cells["group"] = named.where(~held_out, np.where(seen, SEEN, UNSEEN))
+    cells["group"] = named.where(~held_out, np.where(seen, SEEN_GROUP, UNSEEN_GROUP))
     return cells[[*CELL, "group"]].drop_duplicates(ignore_index=True)
 
 

@@ -110,7 +110,10 @@ def factorial_effects(runs: pd.DataFrame, first: str, second: str) -> Effects | 
     additive = np.hstack([_dummies(runs[first].to_numpy()), _dummies(runs[second].to_numpy())[:, 1:], blocks])
     _, more_noise, _ = _least_squares(additive, gains)
     terms = (len(levels[0]) - 1) * (len(levels[1]) - 1)
-    ratio = (more_noise - noise) / terms / (noise / degrees) if noise > 0 else np.inf
+    explained = more_noise - noise
+    # Sums of squares that are only rounding: nothing is left to explain, or to explain it by.
+    rounding = 1e-12 * float((gains**2).sum())
+    ratio = 0.0 if explained <= rounding else explained / terms / (noise / degrees) if noise > rounding else np.inf
     of_first, of_second, over, interaction = named
     return Effects(of_first, of_second, over, interaction, float(stats.f.sf(ratio, terms, degrees)), degrees)
 

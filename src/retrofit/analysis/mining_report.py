@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retrofit.analysis.pages import words
-from retrofit.analysis.run_results import one_line
+from retrofit.analysis.run_results import flattened
 from retrofit.analysis.terminal import console
 
 SHOWN = 100
@@ -35,7 +35,7 @@ def show_mining(folder: Path) -> None:
     for example in report["examples"]:
         for kind in ("query", "positive", "negative"):
             indent = "" if kind == "query" else "  "
-            screen.print(Text(f"{indent}{kind}: {one_line(example[kind], SHOWN)}"), soft_wrap=True)
+            screen.print(Text(f"{indent}{kind}: {flattened(example[kind], SHOWN)}"), soft_wrap=True)
     if (folder / "false_negatives.csv").exists():
         screen.print(_false_negatives(pd.read_csv(folder / "false_negatives.csv")))
     screen.print(Text(f"written to {folder}"), soft_wrap=True)

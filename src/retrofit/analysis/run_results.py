@@ -131,7 +131,7 @@ def is_retention(suite: str) -> bool:
     return suite.startswith("retention")
 
 
-def one_line(text: str, length: int | None = None) -> str:
+def flattened(text: str, length: int | None = None) -> str:
     """Return a text without line breaks and control characters, cut at ``length`` characters where it is longer."""
     flat = " ".join("".join(c if c.isprintable() or _joins(c) else " " for c in text).split())
     return flat if length is None or len(flat) <= length else flat[: length - 1].rstrip() + "…"
@@ -159,7 +159,7 @@ def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: expected the folder of a finished run (retrofit train)") from None
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        reason = one_line(str(error) or type(error).__name__, 200)
+        reason = flattened(str(error) or type(error).__name__, 200)
         raise UserError(f"{path} cannot be read: {reason}; delete the run folder and train again") from error
 
 

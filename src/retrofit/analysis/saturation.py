@@ -53,6 +53,8 @@ class Saturation:
         low: lower end of its 95% interval, from a bootstrap over seeds.
         high: upper end.
         measured: the smallest and the largest amount measured.
+        falls: whether in every seed the largest amount gains less than ``SHARE`` of the most that an amount gains. No
+            curve of ours falls: one that is fitted all the same is about level, and says nothing.
     """
 
     form: str
@@ -62,6 +64,7 @@ class Saturation:
     low: float
     high: float
     measured: tuple[float, float]
+    falls: bool = False
 
     @property
     def asymptote(self) -> float:
@@ -71,7 +74,7 @@ class Saturation:
     @property
     def reached(self) -> bool:
         """Whether the plateau begins within what was measured, its whole interval included."""
-        return self.high <= self.measured[1]
+        return not self.falls and self.high <= self.measured[1]
 
     def at(self, n: np.ndarray) -> np.ndarray:
         """Return the fitted gains at amounts of data, float64 ``[n]``."""
@@ -107,6 +110,7 @@ def saturation(runs: pd.DataFrame) -> Saturation | None:
         low=low,
         high=high,
         measured=measured,
+        falls=_falls(runs),
     )
 
 
@@ -128,6 +132,11 @@ def plateau(form: str, parameters: tuple[float, float, float], smallest: float) 
         return max(smallest, shape * math.log(distance / left))
     exponent = math.log(distance / left) / shape
     return max(smallest, math.exp(exponent)) if exponent < 700 else math.inf
+
+
+def _falls(runs: pd.DataFrame) -> bool:
+    gains = runs.pivot_table(index="seed", columns="n", values="gain")
+    return bool((gains.iloc[:, -1] < SHARE * gains.max(axis=1)).all())
 
 
 def _fit(form: str, n: np.ndarray, gains: np.ndarray) -> tuple[float, float, float] | None:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from retrofit.sweep_points import point_axes, point_label
 
 _PACKAGES = ("torch", "transformers", "peft", "pytorch-lightning", "sentence-transformers", "numpy")
 
-_PATH_ELSEWHERE = re.compile(r"(?<![\w.@/])(?:~|\.{1,2})?/(?!/)[^\s,}\]'\"]*/(?=[^\s,}\]'\"/])")
+_PATH_ELSEWHERE = re.compile(r"(?<![\w.@/])(?:file://|[A-Za-z]:)?(?:~|\.{1,2})?/(?!/)[^,}\]'\"]*/(?=[^,}\]'\"/])")
 """What leads to a folder outside the one a command was given in: of a machine, nothing that tables are to keep."""
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,9 @@ class SweptRun:
 
 def domain_of(group: str) -> str:
     """Return what a group is to the training, a key of ``finding_results.DOMAINS``."""
-    if group == comparison.SEEN:
+    if group == comparison.SEEN_GROUP:
         return TRAINING
-    if group == comparison.UNSEEN:
+    if group == comparison.UNSEEN_GROUP:
         return UNSEEN
     return RETENTION if is_retention(group) else ELSEWHERE
 
@@ -111,9 +112,9 @@ def collect_sweeps(folders: Sequence[Path], output: Path, reference: str | None 
         name = str(runs[0].sweep["name"])
         # Without its size: what is asked of negatives is asked of paper/negatives.
         short = name.rpartition("/")[2]
-        before = read.setdefault(short, folder)
-        if before != folder:
-            raise UserError(f"{before} and {folder} are both {short}; report them into an output each")
+        if short in read:
+            raise UserError(f"{read[short]} and {folder} are both {short}; report them into an output each (sweep)")
+        read[short] = folder
         log.info("%s: %d finished runs", name, len(runs))
         for key, table in _tables(runs, reference or point_label(runs[0].sweep["reference"])).items():
             table.insert(0, "sweep", short)
@@ -233,7 +234,8 @@ def _figures(run: SweptRun) -> dict[str, Any]:
 
 def _commands(folder: Path) -> list[str]:
     """Return the commands that asked for the runs of a folder; of paths that lead elsewhere the last part alone."""
-    return [_PATH_ELSEWHERE.sub("", str(command)) for command in read_object(folder / PLAN).get("commands", [])]
+    commands = [shlex.split(str(command)) for command in read_object(folder / PLAN).get("commands", [])]
+    return [shlex.join(_PATH_ELSEWHERE.sub("", part) for part in command) for command in commands]
 
 
 def _environment(commands: Sequence[str], machine: Mapping[str, Any], commits: Iterable[str]) -> dict[str, Any]:

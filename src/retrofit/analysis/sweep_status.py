@@ -15,7 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from retrofit.analysis.run_results import one_line
+from retrofit.analysis.run_results import flattened
 from retrofit.artefacts import is_held, read_object
 
 PLAN = "sweep.json"
@@ -142,7 +142,7 @@ def broken_runs(status: ExperimentStatus) -> RenderableType:
     lines = []
     for run in status.broken:
         name = f"{status.folder.name} {run.overrides}".strip()
-        why = f": {one_line(run.reason, REASON_LENGTH)}" if run.reason else ""
+        why = f": {flattened(run.reason, REASON_LENGTH)}" if run.reason else ""
         lines += [Text(f"{run.state}  {name}{why}"), Text(f"        {run.log}")]
     return Text("\n").join(lines)
 

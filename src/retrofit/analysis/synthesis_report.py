@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retrofit.analysis.pages import render, words
-from retrofit.analysis.run_results import one_line
+from retrofit.analysis.run_results import flattened
 from retrofit.analysis.synthesis_figures import share_bars
 from retrofit.analysis.terminal import console
 from retrofit.artefacts import write_text
@@ -218,7 +218,7 @@ def _account_lines(account: Mapping[str, Any]) -> list[str]:
     lines.append("seconds: " + ", ".join(f"{words(stage)} {value:g}" for stage, value in account["seconds"].items()))
     for example in account["examples"][:EXAMPLES_SHOWN]:
         lines.append(f"{example['language']}, {words(example['task'])}, {_fate(example)}:")
-        lines += [f"  {kind}: {one_line(example[kind], SHOWN)}" for kind in ("query", "passage")]
+        lines += [f"  {kind}: {flattened(example[kind], SHOWN)}" for kind in ("query", "passage")]
     return lines
 
 
@@ -254,7 +254,7 @@ def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
     except FileNotFoundError:
         raise UserError(f"{path} is missing, although {DISTANCES} is there") from None
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read: {one_line(str(error), 200)}") from error
+        raise UserError(f"{path} cannot be read: {flattened(str(error), 200)}") from error
 
 
 def _account(path: Path) -> dict[str, Any]:

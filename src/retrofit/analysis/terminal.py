@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retrofit.analysis.run_results import MODELS, Comparison, RunResults, is_retention, one_line
+from retrofit.analysis.run_results import MODELS, Comparison, RunResults, flattened, is_retention
 
 TOP_PASSAGES = 3
 PASSAGE_LENGTH = 100
@@ -100,14 +100,14 @@ def _show_examples(console: Console, results: RunResults) -> None:
         console.print(
             Text.assemble(
                 f"{example['kind']}, {example['task']}, {example['language']}: ",
-                (one_line(example["query"], PASSAGE_LENGTH), "bold"),
+                (flattened(example["query"], PASSAGE_LENGTH), "bold"),
             )
         )
         for model in MODELS:
             console.print(f"  {model}, nDCG@10 {example['ndcg_at_10'][model]:.4f}")
             for rank, passage in enumerate(example["passages"][model][:TOP_PASSAGES], start=1):
                 mark = ("✓ ", "green") if passage["relevant"] else "  "
-                line = Text.assemble(f"    {rank} ", mark, one_line(passage["text"], PASSAGE_LENGTH))
+                line = Text.assemble(f"    {rank} ", mark, flattened(passage["text"], PASSAGE_LENGTH))
                 console.print(line, soft_wrap=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
-from retrofit.analysis.comparison import SEEN, UNSEEN
+from retrofit.analysis.comparison import SEEN_GROUP, UNSEEN_GROUP
 from retrofit.analysis.effects import Effect, Effects, factorial_effects
 from retrofit.analysis.figures import signed
 from retrofit.analysis.finding_results import (
@@ -15,6 +15,7 @@ from retrofit.analysis.finding_results import (
     RETENTION,
     SEVERAL,
     TRAINING,
+    UNSEEN,
     Contrast,
     SweepResults,
     numbered,
@@ -112,7 +113,7 @@ def point_name(label: str) -> str:
 
 def read_as(group: str) -> str:
     """Return a group as it is read."""
-    names = {SEEN: DOMAINS[TRAINING], UNSEEN: DOMAINS["unseen_languages"]}
+    names = {SEEN_GROUP: DOMAINS[TRAINING], UNSEEN_GROUP: DOMAINS[UNSEEN]}
     return names.get(group, group_words(group))
 
 
@@ -163,7 +164,10 @@ def _data_scale(results: SweepResults) -> Verdict:
             figures, on = told_plateau(fit), f" on {DOMAINS[domain]}{where}"
             checks.append(Check(f"the gain levels off within what was measured{on}: {figures}", fit.reached))
             checks.append(
-                Check(f"it does so by about {ENOUGH:,} pairs of each language{on}: {figures}", fit.high <= ENOUGH)
+                Check(
+                    f"it does so by about {ENOUGH:,} pairs of each language{on}: {figures}",
+                    fit.reached and fit.high <= ENOUGH,
+                )
             )
             sentences.append(f"A saturating curve{on} ({fit.form}, R² {fit.explained:.2f}) {figures}.")
     return _verdict(checks, sentences)
@@ -171,8 +175,10 @@ def _data_scale(results: SweepResults) -> Verdict:
 
 def told_plateau(fit: Saturation) -> str:
     """Return where a curve levels off, and how sure that is."""
+    if fit.falls:
+        return "does not describe gains that fall again in every seed"
     return (
-        f"reaches 95% of its asymptote of {signed(fit.asymptote)} at {_amount(fit.plateau, fit)} pairs of each "
+        f"reaches 95% of its asymptote of {signed(fit.asymptote)} with {_amount(fit.plateau, fit)} pairs of each "
         f"language (95% over seeds {_amount(fit.low, fit)} to {_amount(fit.high, fit)})"
     )
 

@@ -25,6 +25,8 @@ def make_report(config: DictConfig) -> None:
     from retrofit.analysis.sweep_results import collect_sweeps
 
     names = [asked] if isinstance(asked, str) else list(asked)
+    if not names:
+        raise UserError("sweep=[]: expected the name of a sweep, or several")
     # A sweep's experiment is named as the sweep is.
     runs = [Path(resolved["paths"]["runs"]) / name.replace("/", "_") for name in names]
     for name, folder in zip(names, runs, strict=True):
