@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from retrofit.artefacts import (
     MANIFEST,
     ArtefactStore,
+    alone_in,
     fingerprint,
     folder_written_aside,
     read_object,
@@ -236,3 +237,21 @@ def test_a_folder_that_could_not_be_written_leaves_the_one_before(tmp_path: Path
     with pytest.raises(RuntimeError):
         write_half()
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["model", "model/old"]
+
+
+LOOK = """
+import sys
+from pathlib import Path
+from retrofit.artefacts import is_held
+print(sum(is_held(Path(sys.argv[1])) for _ in range(1_000)))
+"""
+
+
+def test_two_that_look_do_not_take_each_other_for_one_that_works(tmp_path: Path) -> None:
+    with alone_in(tmp_path):
+        pass
+    lookers = [
+        subprocess.Popen([sys.executable, "-c", LOOK, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    assert [looker.communicate()[0].strip() for looker in lookers] == ["0", "0"]

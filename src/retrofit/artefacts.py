@@ -37,6 +37,9 @@ WORK_LOCK = "work.lock"
 PATIENCE = 2.0
 """Seconds for which a folder may be held by one that only looks whether it is."""
 
+GLANCE = 0.1
+"""Seconds for which one looks at a folder before it takes it for held."""
+
 log = logging.getLogger(__name__)
 
 
@@ -235,7 +238,8 @@ def is_held(folder: Path) -> bool:
         return False
     lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        # Another that only looks lets go at once.
+        lock.acquire(timeout=GLANCE, poll_interval=GLANCE / 10)
     except (filelock.Timeout, PermissionError):  # somebody else's folder: what cannot be told is taken for work
         return True
     lock.release()

@@ -115,6 +115,18 @@ def test_a_sweep_of_ones_own_has_its_gains_and_no_verdict(tmp_path: Path) -> Non
     assert "+0.0800" in text
 
 
+def test_two_sweeps_of_ones_own_have_parts_of_their_own(tmp_path: Path) -> None:
+    points = grid(rank=(4, 8))
+    own = [(name, points, points[0], lambda point, _: float(point["rank"]) / 100) for name in ("my_a", "my_b")]
+    folder = write_results(tmp_path, own)
+    page = write_sweep(folder, folder / PAGE).page.read_text(encoding="utf-8")
+    ids = re.findall(r'\sid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    assert {"S-my-a", "S-my-b"} <= set(ids)
+    assert set(re.findall(r'(?:href="|url\()#([^")]*)', page)) <= set(ids)
+    assert not any(text.startswith("S-") for text in Words(page).text)
+
+
 def test_an_empty_sweep_is_one_line(tmp_path: Path) -> None:
     folder = write_experiments(tmp_path, "F1") / "F1_data_source"
     for path in folder.glob("*.csv"):

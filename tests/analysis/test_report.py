@@ -199,6 +199,16 @@ def test_a_run_without_examples_says_so(run_folder: Path) -> None:
     assert "There are none" in write_report(run_folder).read_text(encoding="utf-8")
 
 
+def test_a_folder_from_elsewhere_is_not_what_was_trained_for(run_folder: Path) -> None:
+    path = run_folder / "metrics.csv"
+    metrics = pd.read_csv(path, keep_default_na=False)
+    pd.concat([metrics, metrics[metrics["suite"] == "held_out"].assign(suite="xquad")]).to_csv(path, index=False)
+    page = write_report(run_folder).read_text(encoding="utf-8")
+    assert "texts from elsewhere (xquad) nDCG@10 went from" in page
+    assert "what it was trained for (held out) nDCG@10 went from" in page
+    assert page.count("what it was trained for") == 1
+
+
 def test_a_run_of_one_suite_has_a_report(run_folder: Path) -> None:
     path = run_folder / "metrics.csv"
     path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if "retention" not in line))

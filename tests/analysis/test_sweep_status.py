@@ -49,7 +49,7 @@ def test_states_of_planned_and_other_runs(tmp_path: Path) -> None:
     assert [run.path.name for run in status.broken] == ["b", "c"]
     assert [run.reason for run in status.runs if run.reason] == ["RuntimeError: out of\nmemory"]
     assert ExperimentStatus.read(folder).counts == {"done": 2, "failed": 1, "killed": 2, "waiting": 1}
-    assert [run.path.name for run in status.of(["z", "a"]).runs] == ["a", "z"]
+    assert [run.path.name for run in status.of(["z", "a"]).runs] == ["z", "a"]
 
 
 def test_time_left_is_of_the_median_run_by_as_many_as_run(tmp_path: Path) -> None:
@@ -112,3 +112,11 @@ def test_what_failed_is_shown_on_a_line_with_its_log_below(tmp_path: Path) -> No
     assert lines[position].rstrip() == "failed  e seed=0: UserError: seed=[b]x: expected a number"
     assert lines[position + 1].strip() == str(failed / "run.log")
     assert any(line.split() == ["e", "1", "–", "1", "–", "–", "–"] for line in lines)
+
+
+def test_runs_are_told_though_another_multirun_has_planned_since(tmp_path: Path) -> None:
+    plan(tmp_path / "e", "mine", "done")
+    add(tmp_path / "e", "done", "finished")
+    plan(tmp_path / "e", "theirs")
+    status = ExperimentStatus.read(tmp_path / "e").of(["mine", "done"])
+    assert [(run.path.name, run.state) for run in status.runs] == [("mine", "waiting"), ("done", "done")]

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from retrofit.artefacts import is_held
 from retrofit.errors import UserError
+from retrofit.training import run_folder
 from retrofit.training.run_folder import TRAINED_AS, RunFolder, RunInWorkError
 
 CONFIG: dict[str, Any] = {
@@ -152,6 +153,40 @@ def test_a_full_disk_is_told_in_one_line_even_where_the_status_cannot_be_written
     assert "\n" not in str(caught.value)
 
 
+def test_a_full_disk_at_the_very_end_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path)
+    run.start("")
+    write, states = run_folder.write_json, []
+
+    def full_once(path: Path, value: dict[str, Any]) -> None:
+        states.append(value["state"])
+        if states == ["finished"]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, value)
+
+    monkeypatch.setattr(run_folder, "write_json", full_once)
+    with pytest.raises(UserError, match=r"^no space left for the run in "), run.outcome():
+        pass
+    assert states == ["finished", "failed"]
+    assert run.status["state"] == "failed"
+    assert run.status["reason"].startswith("UserError: no space left")
+
+
+@pytest.mark.parametrize(
+    ("number", "start"), [(errno.ENOSPC, "no space left for the run in "), (errno.EROFS, "no permission to write ")]
+)
+def test_a_folder_that_cannot_be_begun_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, start: str
+) -> None:
+    def refused(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(run_folder, "write_text", refused)
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(UserError, match=f"^{start}.*paths.runs"), run.writable():
+        run.start("")
+
+
 def test_a_full_disk_is_told_in_one_line_where_a_library_says_it_in_words(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.start("")
@@ -258,6 +293,13 @@ def test_what_is_not_finished_or_has_no_model_is_not_taken_over(tmp_path: Path) 
     without = finished(tmp_path, CONFIG | {"folders": ["a"]})
     (without.model / "modules.json").unlink()
     assert_trains(tmp_path)
+
+
+def test_a_run_that_is_no_longer_taken_over_is_its_own(tmp_path: Path) -> None:
+    run = begun(tmp_path, CONFIG | {"folders": ["faq"]})
+    (run.path / TRAINED_AS).write_text('{"run": "e/gone", "commit": "abc"}', encoding="utf-8")
+    run.take_training()
+    assert not (run.path / TRAINED_AS).exists()
 
 
 def assert_trains(runs: Path) -> None:

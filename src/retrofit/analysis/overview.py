@@ -177,17 +177,22 @@ def _finding(id_: str, results: SweepResults | None, figure: Figure | None) -> d
 
 def _other(sweep: str, results: SweepResults, figure: Figure) -> dict[str, Any]:
     """Return the section of a sweep that answers no finding of the paper."""
+    id_ = f"S-{_slug(sweep)}"
     return {
-        "id": "S", "name": words(sweep), "question": "", "claim": "", "verdict": "", "sign": "", "sentence": "",
-        "checks": [], "figure": _drawn(figure, "S-main", wording(sweep)), "sweeps": [_sweep("S", results, sweep)],
+        "id": id_, "name": words(sweep), "question": "", "claim": "", "verdict": "", "sign": "", "sentence": "",
+        "checks": [], "figure": _drawn(figure, f"{id_}-main", wording(sweep)), "sweeps": [_sweep(id_, results, sweep)],
     }  # fmt: skip
 
 
+def _slug(name: str) -> str:
+    return "".join(character if character.isalnum() else "-" for character in name)
+
+
 def _sweep(id_: str, results: SweepResults, sweep: str) -> dict[str, Any]:
-    name = f"{id_}-{''.join(c if c.isalnum() else '-' for c in sweep)}"
+    name = f"{id_}-{_slug(sweep)}"
     plane = gain_and_forgetting({short(label): [(results, sweep, label)] for label in results.labels(sweep)})
     return {
-        "finding": id_,
+        "finding": f"{id_}: " if id_ in FINDINGS else "",
         "name": sweep,
         "seeds": results.seeds(sweep),
         "comparison": _comparison(results, sweep),

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
+from retrofit.analysis.comparison import HELD_OUT
 from retrofit.analysis.figures import interpolation_curve, language_bars, loss_curve, signed
 from retrofit.analysis.pages import render, score, words
 from retrofit.analysis.run_results import RunResults, is_retention
@@ -72,9 +73,15 @@ def _summary(results: RunResults) -> str:
     for suite in results.suites:
         mean = results.suite_mean(suite)
         moved = f"from {score(mean['base'])} to {score(mean['retrofitted'])} ({signed(mean['gain'])})"
-        what = "what must not be forgotten" if is_retention(suite) else "what it was trained for"
-        parts.append(f"{what} ({words(suite)}) nDCG@10 went {moved}")
+        parts.append(f"{_what_for(suite)} ({words(suite)}) nDCG@10 went {moved}")
     return f"On {'; on '.join(parts)}." if parts else ""
+
+
+def _what_for(suite: str) -> str:
+    """Return what a suite is to the training; one of the user's own, or a folder, is none of it by its name."""
+    if suite == HELD_OUT:
+        return "what it was trained for"
+    return "what must not be forgotten" if is_retention(suite) else "texts from elsewhere"
 
 
 def _cards(results: RunResults) -> list[dict[str, Any]]:

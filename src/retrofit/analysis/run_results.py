@@ -47,9 +47,9 @@ class Comparison:
 
     @property
     def suites(self) -> list[str]:
-        """The suites, those of the training domain before those that watch for forgetting."""
+        """The suites, those that watch for forgetting last."""
         names: list[str] = list(dict.fromkeys(self.metrics["suite"]))
-        return sorted(names, key=is_retention)  # a stable sort keeps the order of the file within both kinds
+        return sorted(names, key=is_retention)  # a stable sort keeps the order of the file within both
 
     def cells(self, suite: str) -> pd.DataFrame:
         """Return base, retrofitted, gain and ``n_queries`` of every task and language pair of a suite."""

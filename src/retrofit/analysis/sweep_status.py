@@ -82,9 +82,12 @@ class ExperimentStatus:
         return cls(folder, [_run_state(folder / name, planned.get(name, "")) for name in (*planned, *others)])
 
     def of(self, names: Iterable[str]) -> ExperimentStatus:
-        """Return the status of some of the runs, by the names of their folders."""
-        wanted = set(names)
-        return ExperimentStatus(self.folder, [run for run in self.runs if run.path.name in wanted])
+        """Return the status of some runs, by the names of their folders.
+
+        One that is not in the plan (another multirun has written its own since) is looked up.
+        """
+        known = {run.path.name: run for run in self.runs}
+        return ExperimentStatus(self.folder, [known.get(name) or _run_state(self.folder / name, "") for name in names])
 
     @property
     def counts(self) -> Counter[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_paths
-from retrofit.errors import UserError
+from retrofit.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from retrofit.training.run_folder import RunFolder
@@ -87,7 +88,7 @@ def _carry_out_job(config: DictConfig, resolved: dict[str, Any], run: RunFolder)
     except RunInWorkError as error:
         log.warning("%s", error)
     except Exception as error:
-        log.warning("%s failed (%s); the other jobs go on", run.path, type(error).__name__)
+        log.warning("%s failed (%s: %s); the other jobs go on", run.path, type(error).__name__, first_line(error))
     else:
         log.info("%s is finished", run.path)
 
@@ -97,14 +98,18 @@ def _carry_out(config: DictConfig, run: RunFolder, work: Callable[[], None]) -> 
 
     Raises:
         RunInWorkError: another process works in the folder.
+        UserError: the folder cannot be written.
     """
     from retrofit.training.log_file import logging_to
 
-    with run.alone():
-        if run.is_finished:  # by a process that has just left it
-            return
-        run.start(OmegaConf.to_yaml(config, resolve=True))
-        with logging_to(run.path / "run.log"), run.outcome():
+    with ExitStack() as in_folder:
+        with run.writable():
+            in_folder.enter_context(run.alone())
+            if run.is_finished:  # by a process that has just left it
+                return
+            run.start(OmegaConf.to_yaml(config, resolve=True))
+            in_folder.enter_context(logging_to(run.path / "run.log"))
+        with run.outcome():
             work()
 
 

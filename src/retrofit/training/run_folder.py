@@ -65,6 +65,25 @@ class RunFolder:
         return cls(runs / str(config["experiment_name"]) / fingerprint(named), fingerprint(trained))
 
     @contextmanager
+    def writable(self) -> Iterator[None]:
+        """Tell what keeps the folder from being written as an error the user can put right.
+
+        Raises:
+            UserError: no space is left on the disk, or the folder may not be written.
+        """
+        try:
+            yield
+        except OSError as error:
+            told = storage_error(error, self._place)
+            if told is error:
+                raise
+            raise told from error
+
+    @property
+    def _place(self) -> str:
+        return f"the run in {self.path} (paths.runs names another folder)"
+
+    @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep every other process out of the folder while the context lasts; the folder is created.
 
@@ -94,14 +113,14 @@ class RunFolder:
         """
         try:
             yield
+            self._write_status("finished", "")
         except BaseException as error:
             if system_error_number(error) not in NO_SPACE:
                 self._fail(error)
                 raise
-            full = storage_error(error, f"the run in {self.path} (paths.runs names another folder)")
+            full = storage_error(error, self._place)
             self._fail(full)
             raise full from error
-        self._write_status("finished", "")
 
     def _fail(self, error: BaseException) -> None:
         if not isinstance(error, UserError):
@@ -148,6 +167,8 @@ class RunFolder:
         nothing happens where none had the same base and pairs, by ``data_manifest.json``. The files of adapter and
         model are linked where the disk can, not copied. ``trained_as.json`` says which run it was, and of which commit.
         """
+        # Of a start before this one, which was killed while it took over: it need not come to that again.
+        (self.path / TRAINED_AS).unlink(missing_ok=True)
         for status in sorted(self.path.parents[1].glob("*/*/status.json")):
             other = RunFolder(status.parent)
             alike = other.status.get("training") == self.training and other._trained_on() == self._trained_on()
