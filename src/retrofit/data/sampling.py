@@ -147,13 +147,13 @@ class SamplingPlan:
         in_order = np.repeat(np.arange(len(turns), dtype=np.int32), turns)
         self._group_of_step = np.random.default_rng([seed, 0]).permutation(in_order)
         self._turn_of_step = _ranks(self._group_of_step)
-        passes = {key: _Passes(strata[key], (seed, 1, number)) for number, key in enumerate(shares)}
-        self._groups = [
-            _Group([passes[key] for key in keys], [shares[key] for key in keys], size, turn, (seed, 2, number))
-            for number, (keys, size, turn) in enumerate(
-                zip(draws.members, draws.batch_sizes(batch_size), turns.tolist(), strict=True)
-            )
-        ]
+        number_of = {key: number for number, key in enumerate(shares)}
+        self._groups = []
+        for number, (keys, size) in enumerate(zip(draws.members, draws.batch_sizes(batch_size), strict=True)):
+            alone = size if len(keys) == 1 else None
+            passes = [_Passes(strata[key], alone, (seed, 1, number_of[key])) for key in keys]
+            group_shares = [shares[key] for key in keys]
+            self._groups.append(_Group(passes, group_shares, size, int(turns[number]), (seed, 2, number)))
 
     def __len__(self) -> int:
         return len(self._group_of_step)
@@ -171,16 +171,21 @@ class SamplingPlan:
 
 
 class _Passes:
-    """The rows of a stratum, pass after pass, each pass in an order of its own."""
+    """The rows of a stratum, pass after pass, each pass in an order of its own.
 
-    def __init__(self, rows: np.ndarray, seed: tuple[int, ...]) -> None:
+    Where the stratum has batches to itself, one of them may take the last rows of a pass and the first of the next:
+    these are then others than those.
+    """
+
+    def __init__(self, rows: np.ndarray, batch_size: int | None, seed: tuple[int, ...]) -> None:
         self.rows = rows
+        self._batch_size = batch_size  # None where batches are shared with other strata
         self._seed = seed
         self._shuffled = (-1, rows)
 
-    def draw(self, numbers: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return row and visit (int64) of the stratum's draws by number, ``length`` draws making a pass."""
-        visits, places = np.divmod(numbers, length)
+    def draw(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return row and visit (int64) of the stratum's draws by number."""
+        visits, places = np.divmod(numbers, len(self.rows))
         rows = np.empty(len(numbers), dtype=np.int64)
         for visit in np.unique(visits).tolist():
             at = visits == visit
@@ -188,9 +193,21 @@ class _Passes:
         return rows, visits
 
     def _pass(self, visit: int) -> np.ndarray:
-        if self._shuffled[0] != visit:
-            self._shuffled = (visit, np.random.default_rng([*self._seed, visit]).permutation(self.rows))
-        return self._shuffled[1]
+        """Return the rows in the order of a pass, which depends on the passes before it."""
+        reached, order = self._shuffled if self._shuffled[0] <= visit else (-1, self.rows)
+        while reached < visit:
+            reached += 1
+            shuffled = np.random.default_rng([*self._seed, reached]).permutation(self.rows)
+            left = reached * len(self.rows) % self._batch_size if self._batch_size else 0
+            order = _apart(shuffled, order[-left:], self._batch_size - left) if left and self._batch_size else shuffled
+        self._shuffled = (reached, order)
+        return order
+
+
+def _apart(order: np.ndarray, last: np.ndarray, count: int) -> np.ndarray:
+    """Return an order of rows whose first ``count`` are none of the ``last``, else as it was."""
+    first = order[~np.isin(order, last)][:count]
+    return np.concatenate([first, order[~np.isin(order, first)]])
 
 
 class _Group:
@@ -219,15 +236,13 @@ class _Group:
         start = turn * self._size
         if len(self._strata) == 1:
             (passes,) = self._strata
-            # What is left over at the end of a pass waits for the next one, so no batch repeats a pair.
-            length = len(passes.rows) - len(passes.rows) % self._size
-            return PlannedBatch(*passes.draw(np.arange(start, start + self._size), length))
+            return PlannedBatch(*passes.draw(np.arange(start, start + self._size)))
         strata = self._stratum_of_draw[start : start + self._size]
         numbers = self._number_of_draw[start : start + self._size]
         rows, visits = np.empty(len(strata), dtype=np.int64), np.empty(len(strata), dtype=np.int64)
         for index in np.unique(strata).tolist():
             at, passes = strata == index, self._strata[index]
-            rows[at], visits[at] = passes.draw(numbers[at].astype(np.int64), len(passes.rows))
+            rows[at], visits[at] = passes.draw(numbers[at].astype(np.int64))
         first = np.sort(np.unique(rows, return_index=True)[1])  # a pass may end and the next begin with the same pair
         return PlannedBatch(rows[first], visits[first])
 
