@@ -280,3 +280,12 @@ def test_a_setting_that_is_not_understood_is_named(tmp_path: Path, change: dict[
         curated(tmp_path, OFF | change, pair("a", "b"))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("longer_first", [True, False])
+def test_a_short_passage_that_another_held_out_one_contains_is_found(tmp_path: Path, longer_first: bool) -> None:
+    short = sentence(1, 8)
+    held_out = [pair("Frage", f"{short} {sentence(2, 120)}", split="test"), pair("Frage 2", short, split="test")]
+    training = pair("a b c", f"{sentence(3, 60)} {short} {sentence(4, 60)}")
+    pairs = [*held_out[:: 1 if longer_first else -1], training]
+    assert curated(tmp_path, GUARD, *pairs).kept.tolist() == []

@@ -178,22 +178,25 @@ class _SharedRuns:
         self._added = 0
         self._runs: list[Hashes] = []
         self._owners: list[npt.NDArray[np.int32]] = []
+        self._lengths: list[npt.NDArray[np.int64]] = []
 
     def add(self, texts: Sequence[str]) -> None:
         for start, block in blocks(texts):
             runs, owners, _ = windows(block, self._width, tails=False)
-            # Within a text or a batch the first of equal runs is enough, here and in the index.
-            runs, kept = np.unique(runs, return_index=True)
+            runs, owners = _of_shortest(runs, owners, np.array([len(text) for text in block]))
             self._runs.append(runs)
-            self._owners.append((owners[kept] + (self._added + start)).astype(np.int32))
+            self._owners.append((owners + (self._added + start)).astype(np.int32))
+        self._lengths.append(np.array([len(text) for text in texts], np.int64))
         self._added += len(texts)
 
     def close(self) -> None:
         runs = np.concatenate([*self._runs, np.zeros(0, np.uint64)])
         owners = np.concatenate([*self._owners, np.zeros(0, np.int32)])
+        lengths = np.concatenate([*self._lengths, np.zeros(0, np.int64)])
         self._runs.clear()
         self._owners.clear()
-        self._index = HashIndex(runs, owners)
+        self._lengths.clear()
+        self._index = HashIndex(*_of_shortest(runs, owners, lengths))
 
     def find(self, texts: Sequence[str]) -> dict[int, Match]:
         found: dict[int, Match] = {}
@@ -219,6 +222,21 @@ class _SharedRuns:
         if place < 0:
             return 0, 0
         return _common(reversed(text[:start]), reversed(other[:place])), _common(text[start:], other[place:])
+
+
+def _of_shortest(
+    runs: Hashes, owners: npt.NDArray[np.int32], lengths: npt.NDArray[np.int64]
+) -> tuple[Hashes, npt.NDArray[np.int32]]:
+    """Return every run once, with the shortest text that has it: the one of which it is the largest part.
+
+    Args:
+        runs: of texts, repetitions allowed.
+        owners: of each run, its text's number.
+        lengths: of each text.
+    """
+    order = np.argsort(lengths[owners], kind="stable")
+    distinct, first = np.unique(runs[order], return_index=True)
+    return distinct, owners[order[first]]
 
 
 def _common(one: Iterable[str], two: Iterable[str]) -> int:
