@@ -183,10 +183,11 @@ class _SharedRuns:
     def add(self, texts: Sequence[str]) -> None:
         for start, block in blocks(texts):
             runs, owners, _ = windows(block, self._width, tails=False)
-            runs, owners = _of_shortest(runs, owners, np.array([len(text) for text in block]))
+            lengths = np.array([len(text) for text in block], np.int64)
+            runs, kept = _of_shortest(runs, lengths[owners])
             self._runs.append(runs)
-            self._owners.append((owners + (self._added + start)).astype(np.int32))
-        self._lengths.append(np.array([len(text) for text in texts], np.int64))
+            self._owners.append((owners[kept] + (self._added + start)).astype(np.int32))
+            self._lengths.append(lengths)
         self._added += len(texts)
 
     def close(self) -> None:
@@ -196,7 +197,8 @@ class _SharedRuns:
         self._runs.clear()
         self._owners.clear()
         self._lengths.clear()
-        self._index = HashIndex(*_of_shortest(runs, owners, lengths))
+        runs, kept = _of_shortest(runs, lengths[owners])
+        self._index = HashIndex(runs, owners[kept])
 
     def find(self, texts: Sequence[str]) -> dict[int, Match]:
         found: dict[int, Match] = {}
@@ -224,19 +226,16 @@ class _SharedRuns:
         return _common(reversed(text[:start]), reversed(other[:place])), _common(text[start:], other[place:])
 
 
-def _of_shortest(
-    runs: Hashes, owners: npt.NDArray[np.int32], lengths: npt.NDArray[np.int64]
-) -> tuple[Hashes, npt.NDArray[np.int32]]:
-    """Return every run once, with the shortest text that has it: the one of which it is the largest part.
+def _of_shortest(runs: Hashes, lengths: npt.NDArray[np.int64]) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """Return every run once, and where it stands with the shortest text: the one of which it is the largest part.
 
     Args:
         runs: of texts, repetitions allowed.
-        owners: of each run, its text's number.
-        lengths: of each text.
+        lengths: of each run, that of its text.
     """
-    order = np.argsort(lengths[owners], kind="stable")
+    order = np.argsort(lengths, kind="stable")
     distinct, first = np.unique(runs[order], return_index=True)
-    return distinct, owners[order[first]]
+    return distinct, order[first]
 
 
 def _common(one: Iterable[str], two: Iterable[str]) -> int:
