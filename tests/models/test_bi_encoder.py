@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import PROMPTS
 
+from retrofit.errors import UserError
 from retrofit.models.bi_encoder import BiEncoder, chunks_by_length, pad, pool
 
 Load = Callable[..., BiEncoder]
@@ -127,3 +132,34 @@ def test_dropout_of_the_configuration_replaces_that_of_the_checkpoint(load_tiny:
     assert rates(load_tiny()) == {0.1}
     assert rates(load_tiny(dropout=0.0)) == {0.0}
     assert rates(load_tiny(dropout=0.3)) == {0.3}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings"),
+    [
+        ("DistilBert", {"dim": 16, "n_heads": 2, "n_layers": 2, "hidden_dim": 32, "dropout": 0.3}),
+        ("ModernBert", {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32}),
+    ],
+)
+@pytest.mark.parametrize("probability", [0.0, 0.5])
+def test_dropout_is_set_whatever_a_checkpoint_calls_it(
+    architecture: str, settings: dict[str, Any], probability: float, tiny: Path, tmp_path: Path
+) -> None:
+    import transformers
+
+    config = getattr(transformers, f"{architecture}Config")(vocab_size=260, pad_token_id=0, **settings)
+    getattr(transformers, f"{architecture}Model")(config).save_pretrained(tmp_path)
+    for file in tiny.glob("*token*"):
+        shutil.copy(file, tmp_path)
+    encoder = BiEncoder.load(tmp_path, "mean", PROMPTS, 64, dropout=probability).train()
+    dropped = [module.p for module in encoder.modules() if isinstance(module, torch.nn.Dropout)]
+    assert dropped or not probability
+    assert set(dropped) <= {probability}
+    ids, mask = torch.arange(5, 15)[None], torch.ones(1, 10, dtype=torch.long)
+    one, other = (encoder.backbone(input_ids=ids, attention_mask=mask).last_hidden_state for _ in range(2))
+    assert torch.equal(one, other) == (probability == 0)
+
+
+def test_more_tokens_than_a_checkpoint_has_positions_are_an_error(load_tiny: Callable[..., BiEncoder]) -> None:
+    with pytest.raises(UserError, match=r"^model\.max_length=129: expected at most 128, the positions of "):
+        load_tiny(129)

@@ -154,7 +154,7 @@ def test_weights_to_try_are_ascending(asked: float | list[float], expected: list
     assert weights_to_try(asked) == expected
 
 
-@pytest.mark.parametrize("asked", [[], 0, 0.0, [0.0, 0.5], 1.01, [0.5, 2], -0.5])
+@pytest.mark.parametrize("asked", [[], 0, 0.0, [0.0, 0.5], 1.01, [0.5, 2], -0.5, None, True, "abc", [0.5, None]])
 def test_weights_outside_are_an_error_that_names_the_key(asked: float | list[float]) -> None:
     with pytest.raises(UserError, match=r"^export\.interpolation="):
         weights_to_try(asked)

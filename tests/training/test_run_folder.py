@@ -239,11 +239,33 @@ def finished(runs: Path, config: dict[str, Any], **manifest: Any) -> RunFolder:
         return run
 
 
+MANIFEST = {
+    "fingerprint": "data",
+    "base_weights": "base",
+    "base_files": "tokenizer",
+    "pairs_by_task_and_language": [{"task": "a", "pairs": 3}],
+}
+
+
+@pytest.mark.parametrize("other", MANIFEST)
+@pytest.mark.parametrize("left", ["checkpoints/step=4.ckpt", "model/modules.json"])
+def test_a_run_goes_on_with_what_it_was_begun_with_alone(tmp_path: Path, other: str, left: str) -> None:
+    run = RunFolder(tmp_path)
+    run.begin_with(MANIFEST | {other: "before"})
+    run.begin_with(MANIFEST | {"seconds": 1})  # nothing is trained yet
+    (tmp_path / left).parent.mkdir()
+    (tmp_path / left).touch()
+    run.begin_with(MANIFEST | {"seconds": 2})
+    manifest = (tmp_path / "data_manifest.json").read_bytes()
+    with pytest.raises(UserError, match="was begun with other pairs, or another base"):
+        run.begin_with(MANIFEST | {other: "another"})
+    assert (tmp_path / "data_manifest.json").read_bytes() == manifest
+
+
 def begun(runs: Path, config: dict[str, Any], **manifest: Any) -> RunFolder:
     run = RunFolder.of(config, runs)
     run.start("")
-    same = {"fingerprint": "data", "base_weights": "base", "pairs_by_task_and_language": [{"task": "a", "pairs": 3}]}
-    (run.path / "data_manifest.json").write_text(json.dumps(same | manifest), encoding="utf-8")
+    run.begin_with(MANIFEST | manifest)
     return run
 
 
@@ -281,7 +303,7 @@ def test_who_trained_is_handed_on(tmp_path: Path) -> None:
     assert json.loads((third.path / TRAINED_AS).read_text()) == {"run": "e/gone", "commit": "before"}
 
 
-@pytest.mark.parametrize("other", ["seed", "fingerprint", "base_weights", "pairs_by_task_and_language"])
+@pytest.mark.parametrize("other", ["seed", *MANIFEST])
 def test_what_was_trained_otherwise_is_not_taken_over(tmp_path: Path, other: str) -> None:
     config = CONFIG | {"folders": [], "seed": int(other == "seed")}
     finished(tmp_path, config, **({} if other == "seed" else {other: "another"}))

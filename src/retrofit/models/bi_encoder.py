@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from retrofit.errors import UserError
 from retrofit.models.fused_encoder import FusedEncoder, NotFusableError, drops_units
 from retrofit.models.fused_layers import LayerWeights
 from retrofit.models.gradient_cache import Chunk, embed_twice
@@ -103,6 +104,27 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, use_fast=True)
 
 
+def _dropout(folder: Path, probability: float) -> dict[str, float]:
+    """Return the settings of a checkpoint that say how often units are dropped, whatever its kind calls them."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    known = [name for name, value in config.to_dict().items() if "dropout" in name and isinstance(value, float | int)]
+    if probability and not known:
+        raise UserError(f"model.dropout={probability}: a {config.model_type} drops no units; expected 0 or null")
+    return dict.fromkeys(known, probability)
+
+
+def _check_length(backbone: nn.Module, folder: Path, max_length: int) -> None:
+    """Raise where texts of the longest allowed length would have tokens that no position is learnt for."""
+    positions = getattr(getattr(backbone, "embeddings", None), "position_embeddings", None)
+    if isinstance(positions, nn.Embedding):
+        # RoBERTa counts from behind the number that stands for padding.
+        most = positions.num_embeddings - (0 if positions.padding_idx is None else positions.padding_idx + 1)
+        if max_length > most:
+            raise UserError(f"model.max_length={max_length}: expected at most {most}, the positions of {folder}")
+
+
 def token_ids(
     tokenizer: Any, prompts: Mapping[Kind, str], texts: Sequence[str], kind: Kind, max_length: int | None
 ) -> list[list[int]]:
@@ -189,15 +211,19 @@ class BiEncoder(nn.Module):
             weights: precision of the weights in memory. In bfloat16 they take half of it and are multiplied as they
                 are, whatever precision is asked of ``encode``: for an encoder that only searches. Training needs
                 float32.
+
+        Raises:
+            UserError: the checkpoint has fewer positions than ``max_length``, or nothing to drop units of.
         """
         from transformers import AutoModel
 
         changes: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
         if dropout is not None:
-            changes |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+            changes |= _dropout(folder, dropout)
         backbone = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=getattr(torch, weights), **changes)
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None  # a layer over the first token that some classes add: unused, often not even stored
+        _check_length(backbone, folder, max_length)
         return cls(backbone.eval(), load_tokenizer(folder), pooling, prompts, max_length)
 
     @property

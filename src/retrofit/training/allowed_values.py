@@ -137,8 +137,6 @@ ADAPTER_NUMBERS = (
 EVALUATION_CHOICES: dict[str, tuple[Any, ...]] = {"evaluation.precision": ("auto", *get_args(Precision))}
 
 ADAPTER_CHOICES = {
-    "logger.mode": ("disabled", "offline", "online"),
-    "logger.upload_model": (True, False),
     "adapter.config.bias": ("none", "lora_only", "all"),
     "adapter.config.use_dora": (True, False),
     "adapter.config.use_rslora": (True, False),
@@ -178,5 +176,7 @@ CHOICES = {
     "trainer.strategy": ("auto", "ddp", "fsdp"),
     "trainer.process_group_backend": (None, "gloo", "nccl"),
     "trainer.precision": ("auto", *get_args(Precision)),
+    "logger.mode": ("disabled", "offline", "online"),
+    "logger.upload_model": (True, False),
     **EVALUATION_CHOICES,
 }

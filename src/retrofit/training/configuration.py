@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from retrofit.errors import UserError
 from retrofit.evaluation.suite_tasks import suites_of_folders
 from retrofit.losses.objective import needs_teacher
 from retrofit.losses.temperature import LOWEST_LEARNT
+from retrofit.models.bi_encoder import Kind, Pooling
 from retrofit.training.allowed_values import (
     ADAPTER_CHOICES,
     ADAPTER_NUMBERS,
@@ -47,7 +48,13 @@ def check(config: Mapping[str, Any]) -> None:
         _check_numbers(config, ADAPTER_NUMBERS)
         _check_choices(config, ADAPTER_CHOICES)
     _check_mining(config)
-    for holds, key, expected in itertools.chain(_rules(config), _loss_rules(config["loss"])):
+    rules = (
+        _model_rules("model", config["model"]),
+        _model_rules("loss.teacher", config["loss"]["teacher"]),
+        _rules(config),
+        _loss_rules(config["loss"]),
+    )
+    for holds, key, expected in itertools.chain(*rules):
         if not holds:
             raise _error(config, key, expected)
     for name, suite in _check_folders(config).items():
@@ -145,13 +152,34 @@ def _check_mining(config: Mapping[str, Any]) -> None:
         _check_numbers(config, (n for n in ENGINE_NUMBERS if n.key.removeprefix("engine.") in config["engine"]))
         if mined["first_rank"] > mined["candidates"]:
             raise _error(config, "negatives.mined.first_rank", "at most negatives.mined.candidates")
-        for holds, key, expected in _mining_rules(mined):
+        veto = (mined["veto"] or {}).get("model")
+        rules = (
+            _model_rules("negatives.mined.model", mined["model"]),
+            _mining_rules(mined),
+            _model_rules("negatives.mined.veto.model", veto),
+        )
+        for holds, key, expected in itertools.chain(*rules):
             if not holds:
                 raise _error(config, key, expected)
 
 
+def _model_rules(key: str, model: Any) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether it holds, key, what was expected) of the rules for a model that encodes; None is none."""
+    if model is None:
+        return
+    named = isinstance(model, Mapping) and "checkpoint" in model
+    yield named, key, f"a model with a checkpoint, such as model@{key}=embedded"
+    yield model["pooling"] in (None, *get_args(Pooling)), f"{key}.pooling", "mean or cls, or null"
+    length = Number("", 8, whole=True, optional=True)
+    yield length.allows(model["max_length"]), f"{key}.max_length", str(length)
+    prompts = model["prompts"]
+    texts = prompts is None or all(isinstance(prompts.get(kind), str) for kind in get_args(Kind))
+    yield texts, f"{key}.prompts", "a text for query and one for passage, each of which may be empty"
+
+
 def _mining_rules(mined: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     """Yield (whether it holds, key, what was expected) of the rules that span several keys of ``negatives.mined``."""
+    yield mined["per_query"] <= mined["count"], "negatives.mined.per_query", "at most negatives.mined.count"
     by_steps, by_epochs = mined["refresh_every_steps"] is not None, mined["refresh_every_epochs"] is not None
     key = "negatives.mined.refresh_every_steps"
     yield not (by_steps and by_epochs), key, "null where negatives.mined.refresh_every_epochs is given"
@@ -210,6 +238,9 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
         "anchor.texts",
         "0 with adapter=full: the base is what is left when the adapter is switched off (anchor=none)",
     )
+    idle = "0 with anchor.texts=0: there is nothing to hold (anchor=base)"
+    yield anchor["texts"] or not anchor["weight"], "anchor.weight", idle
+    yield anchor["tasks"] or not anchor["texts"], "anchor.tasks", "at least one task with anchor.texts (anchor=base)"
     biases = (config["adapter"]["config"] or {}).get("bias", "none")
     yield (
         not anchor["texts"] or biases == "none",

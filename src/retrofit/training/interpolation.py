@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
 from retrofit.errors import UserError
 from retrofit.evaluation.summary import language_means, metrics_frame, suite_mean
+from retrofit.training.allowed_values import Number
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +83,13 @@ def weights_to_try(interpolation: float | Sequence[float]) -> list[float]:
     Raises:
         UserError: none is given, or one lies outside 0 (excluded) to 1.
     """
-    weights = sorted([interpolation] if isinstance(interpolation, int | float) else interpolation)
-    if not weights or weights[0] <= 0 or weights[-1] > 1:
-        raise UserError(f"export.interpolation={weights}: expected one weight or several, each above 0 and at most 1")
-    return [float(weight) for weight in weights]
+    weights: list[Any] = list(interpolation) if isinstance(interpolation, Sequence) else [interpolation]
+    allowed = Number("", 0, 1, above=True)
+    if not weights or not all(allowed.allows(weight) for weight in weights):
+        raise UserError(
+            f"export.interpolation={interpolation}: expected one weight or several, each above 0 and at most 1"
+        )
+    return sorted(float(weight) for weight in weights)
 
 
 def try_weights(

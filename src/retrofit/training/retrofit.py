@@ -6,9 +6,7 @@ import logging
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -17,26 +15,22 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Timer
 
-from retrofit.artefacts import ArtefactStore, fingerprint, write_json, write_text
+from retrofit.artefacts import fingerprint, write_json, write_text
 from retrofit.data.batching import BatchContents, NegativesByRow, PlannedBatches
 from retrofit.data.selection import strata
-from retrofit.data.storage import PairSource
-from retrofit.data.training_data import TrainingData, evaluation_sources
+from retrofit.data.training_data import TrainingData
 from retrofit.engine import LOCAL
 from retrofit.evaluation.evaluate import write_results
-from retrofit.evaluation.suite_tasks import suites_of_folders
-from retrofit.evaluation.suites import evaluate_suites
 from retrofit.evaluation.summary import headline, metrics_frame
 from retrofit.instantiation import instantiate
 from retrofit.losses.objective import check_dimensions
 from retrofit.losses.step import Objective
 from retrofit.models.adapters import apply_adapter, interpolate, merged_weights
 from retrofit.models.bi_encoder import BiEncoder
-from retrofit.models.checkpoints import state_fingerprint, weights_fingerprint
+from retrofit.models.checkpoints import files_fingerprint, state_fingerprint, weights_fingerprint
 from retrofit.models.export import export_sentence_transformer
-from retrofit.models.precision import EncodingSettings, resolve_precision
-from retrofit.negatives.from_configuration import mined_negatives, miner_of
-from retrofit.negatives.mined import MinedNegatives
+from retrofit.models.precision import resolve_precision
+from retrofit.negatives.from_configuration import miner_of
 from retrofit.provenance import checkout_commit
 from retrofit.training.callbacks import TrainingCurve, checkpoint_every, training_seconds
 from retrofit.training.checkpoint_files import newest_whole_checkpoint
@@ -46,6 +40,7 @@ from retrofit.training.divergence import LossLevel, StopOnDivergence
 from retrofit.training.examples import example_queries
 from retrofit.training.folder_leakage import tell_leakage
 from retrofit.training.interpolation import try_weights, weights_to_try
+from retrofit.training.job import Job
 from retrofit.training.lightning_trainer import fit, is_first_process, lightning_trainer, processes
 from retrofit.training.module import RetrievalModule
 from retrofit.training.refresh import CurrentNegatives, RefreshNegatives, steps_between
@@ -54,97 +49,6 @@ from retrofit.training.teacher import Teacher
 from retrofit.training.wandb_mirror import WandbMirror
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Job:
-    """A run's configuration and what it is made from.
-
-    Attributes:
-        config: the resolved configuration.
-        run: its folder.
-        store: the cache.
-        checkpoint: folder of the base checkpoint.
-        base: fingerprint of the base weights.
-        sources: where the pairs of the evaluation come from, by name.
-        data: the pairs that train.
-        settings: how texts are encoded for evaluation.
-    """
-
-    config: dict[str, Any]
-    run: RunFolder
-    store: ArtefactStore
-    checkpoint: Path
-    base: str
-    sources: Mapping[str, PairSource]
-    data: TrainingData
-    settings: EncodingSettings
-
-    @classmethod
-    def prepare(cls, config: dict[str, Any], run: RunFolder) -> Job:
-        """Return the job with its base checkpoint and data at hand, fetched or made where the cache lacks them."""
-        checkpoint = Path(instantiate(config["model"]["checkpoint"]))
-        sources = evaluation_sources(config)
-        data = TrainingData.prepare(config, sources)
-        settings = EncodingSettings.of(config["evaluation"])
-        return cls(
-            config,
-            run,
-            ArtefactStore(Path(config["paths"]["cache"])),
-            checkpoint,
-            weights_fingerprint(checkpoint),
-            sources,
-            data,
-            settings,
-        )
-
-    def encoder(self, folder: Path | None = None, dropout: float | None = None) -> BiEncoder:
-        """Return the bi-encoder of the base checkpoint, or of another folder with the same settings.
-
-        Args:
-            folder: the other folder.
-            dropout: in training; None keeps the checkpoint's.
-        """
-        model = self.config["model"]
-        return BiEncoder.load(
-            folder or self.checkpoint,
-            model["pooling"],
-            model["prompts"],
-            model["max_length"],
-            self.config["trainer"]["attention"],
-            dropout,
-        )
-
-    def mined(self) -> MinedNegatives | None:
-        """Return the negatives of the pairs that train, mined where the cache lacks them; None where none are asked."""
-        mined = mined_negatives(self.config, self.data)
-        if mined is not None and is_first_process():
-            write_json(self.run.path / "mining.json", dict(mined.report))
-        return mined
-
-    def measure(self, encoder: BiEncoder, weights: str, label: str, *, validation: bool = False) -> pa.Table:
-        """Return per-query results on retrieval: the test split and ``folders``, or less of the validation split."""
-        evaluation = self.config["evaluation"]
-        suites = {
-            name: dict(suite)
-            for name, suite in evaluation["suites"].items()
-            if suite["kind"] == "retrieval" and "source" in suite
-        }
-        if validation:
-            for name, suite in suites.items():
-                suite.update(evaluation["validation"].get(name, {}))
-        else:
-            suites.update(suites_of_folders(self.config["folders"]))
-        return evaluate_suites(
-            encoder,
-            weights,
-            self.sources,
-            suites,
-            "validation" if validation else "test",
-            self.settings,
-            self.store,
-            label,
-        )
 
 
 def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
@@ -161,7 +65,14 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     """
     started = time.monotonic()
     job = Job.prepare(config, run)
-    _write_data_manifest(job)
+    run.begin_with(
+        {
+            "data_source": config["data_source"]["name"],
+            "base_weights": job.base,
+            "base_files": job.base_files,
+            **job.data.manifest(),
+        }
+    )
     base = job.encoder()
     check_dimensions(config["loss"]["dimensions"], base.dimension)
     several = processes(config["trainer"]) > 1
@@ -170,7 +81,7 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
         not several
     ):  # else the others would wait for the first process, and lose patience: it measures when they have left
         tell_leakage(config, job.data, run.path)
-        base_results = job.measure(base, job.base, "base")
+        base_results = job.measure(base, job.base_model, "base")
     seconds = {"base": time.monotonic() - started, "training": 0.0, "selection": 0.0}
 
     if not run.has_model and not several:  # the others would wait for the first process to train
@@ -182,10 +93,10 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
         if base_results is None:
             measured_at = time.monotonic()
             tell_leakage(config, job.data, run.path)
-            base_results = job.measure(job.encoder(), job.base, "base")
+            base_results = job.measure(job.encoder(), job.base_model, "base")
             seconds["base"] += time.monotonic() - measured_at
-        weights = weights_fingerprint(run.model)
-        results = {"base": base_results, "retrofitted": job.measure(job.encoder(run.model), weights, "retrofitted")}
+        model = fingerprint([weights_fingerprint(run.model), files_fingerprint(run.model)])
+        results = {"base": base_results, "retrofitted": job.measure(job.encoder(run.model), model, "retrofitted")}
         metrics = metrics_frame(results, set(strata(job.data.source.pairs, job.data.rows)))
         seconds["total"] = time.monotonic() - started
         figures = _write_results(job, results, metrics, seconds)
@@ -234,12 +145,12 @@ def _chosen_weight(
     weights = weights_to_try(export["interpolation"])
     if len(weights) == 1:
         return weights[0]
-    base_validation = job.measure(encoder, job.base, "base", validation=True)
+    base_validation = job.measure(encoder, job.base_model, "base", validation=True)
     trained = state_fingerprint(retrofitted)
 
     def evaluate_at(weight: float) -> pa.Table:
         encoder.backbone.load_state_dict(interpolate(base_weights, retrofitted, weight))
-        identity = fingerprint({"base": job.base, "trained": trained, "weight": weight})
+        identity = fingerprint({"base": job.base_model, "trained": trained, "weight": weight})
         return job.measure(encoder, identity, f"interpolation {weight:.2f}", validation=True)
 
     chosen, candidates = try_weights(weights, evaluate_at, base_validation, export["max_drop"], export["gain_share"])
@@ -365,13 +276,6 @@ def planned_batches(
         ),
         data.anchor_rows(config),
         mined,
-    )
-
-
-def _write_data_manifest(job: Job) -> None:
-    write_json(
-        job.run.path / "data_manifest.json",
-        {"data_source": job.config["data_source"]["name"], "base_weights": job.base, **job.data.manifest()},
     )
 
 

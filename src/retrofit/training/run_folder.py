@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import logging
 import os
 import shutil
@@ -36,6 +37,9 @@ TRAINED_AS = "trained_as.json"
 
 _ONLY_MEASURED = ("folders",)
 """Configuration that no training depends on."""
+
+_MADE_OF = ("base_weights", "base_files", "fingerprint", "pairs_by_task_and_language")
+"""Of ``data_manifest.json``: what tells the base and the pairs of a run from others."""
 
 _OF_TRAINING = ("adapter", "mining.json", "training_curve.csv", "interpolation.csv", "model")
 """What training leaves, the model last: it says that training is over."""
@@ -160,6 +164,22 @@ class RunFolder:
         """Whether the exported model is there, whole: what is left is to measure it."""
         return (self.model / "modules.json").exists()
 
+    def begin_with(self, manifest: Mapping[str, Any]) -> None:
+        """Write ``data_manifest.json``: what the run is made of.
+
+        Raises:
+            UserError: the folder holds a model or checkpoints of other pairs or of another base. A configuration only
+                names them, and what it names may have changed since the run was begun.
+        """
+        now = json.loads(json.dumps({name: manifest.get(name) for name in _MADE_OF}))
+        begun = self.has_model or any(self.checkpoints.glob("*.ckpt"))
+        if begun and self._made_of() != now:
+            raise UserError(
+                f"{self.path}: was begun with other pairs, or another base, than data_source and model give now "
+                "(data_manifest.json says which); delete the folder to begin anew, or put back what they were"
+            )
+        write_json(self.path / "data_manifest.json", dict(manifest))
+
     def take_training(self) -> None:
         """Take over the training of a finished run beside this one that was asked for the same, ``folders`` apart.
 
@@ -171,7 +191,7 @@ class RunFolder:
         (self.path / TRAINED_AS).unlink(missing_ok=True)
         for status in sorted(self.path.parents[1].glob("*/*/status.json")):
             other = RunFolder(status.parent)
-            alike = other.status.get("training") == self.training and other._trained_on() == self._trained_on()
+            alike = other.status.get("training") == self.training and other._made_of() == self._made_of()
             if alike and other.is_finished and other.has_model:
                 self._take_over(other)
                 return
@@ -189,9 +209,10 @@ class RunFolder:
             elif part.exists():
                 shutil.copy(part, self.path / part.name)
 
-    def _trained_on(self) -> dict[str, Any]:
+    def _made_of(self) -> dict[str, Any]:
+        """Return base and pairs, by ``data_manifest.json``."""
         manifest = read_object(self.path / "data_manifest.json")
-        return {name: manifest.get(name) for name in ("base_weights", "fingerprint", "pairs_by_task_and_language")}
+        return {name: manifest.get(name) for name in _MADE_OF}
 
     def _write_status(self, state: State, reason: str) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
