@@ -86,6 +86,24 @@ def test_the_weights_of_the_moment_search_and_stay_as_they_are(
     assert (refresh.current.mined.homes == expected).mean() > 0.98  # merging rounds, so a near tie may turn
 
 
+def test_a_model_that_stays_as_it_is_encodes_once(
+    refresh: RefreshNegatives, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = {
+        "checkpoint": {"_target_": "pathlib.Path", "_args_": [str(tiny)]}, "pooling": "cls", "max_length": 64,
+        "prompts": {"query": "", "passage": ""},
+    }  # fmt: skip
+    veto = {"model": judge, "reranker": None, "margin": 0.1}
+    refresh.miner = dataclasses.replace(refresh.miner, settings={**refresh.miner.settings, "veto": veto})
+    loaded = []
+    load = SearchModel.load
+    monkeypatch.setattr(SearchModel, "load", lambda self, *rest: loaded.append(self.pooling) or load(self, *rest))
+    for step in (4, 8):
+        end_of(refresh, step)
+    assert loaded == ["cls", "cls"]  # for queries and for passages
+    assert not list((tmp_path / "run").rglob("vectors.npy"))
+
+
 def test_a_resumed_run_takes_up_what_was_mined(refresh: RefreshNegatives, miner: Miner) -> None:
     end_of(refresh, 4)
     mined = refresh.current.mined

@@ -99,6 +99,7 @@ class Miner:
         encoding: how texts are encoded.
         store: where embeddings are kept.
         engine: where to encode and to search.
+        passing: where the embeddings of ``model`` are kept instead, which is still being trained; None for ``store``.
         seconds: filled in by the work that is done: seconds by stage.
     """
 
@@ -108,6 +109,7 @@ class Miner:
     encoding: EncodingSettings
     store: EmbeddingStore
     engine: Engine = LOCAL
+    passing: EmbeddingStore | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def search(self) -> Found:
@@ -118,7 +120,8 @@ class Miner:
         reranked = settings["reranker"] is not None
         started = time.monotonic()
         # BM25 alone needs no model, unless a filter asks how similar a candidate is.
-        embedded = self._embedded(self.model) if kinds != "bm25" or (asks_scores and not reranked) else None
+        own = self.passing or self.store
+        embedded = self._embedded(self.model, own) if kinds != "bm25" or (asks_scores and not reranked) else None
         self.seconds["encode"] = time.monotonic() - started
         started = time.monotonic()
         found = self._found(embedded)
@@ -187,9 +190,9 @@ class Miner:
         log.info("mining: of %d candidates %s", report["candidates"], counts)
         return MinedNegatives(pool.rows, np.where(filled[:, :, None] >= 0, pool.homes[filled], -1), report)
 
-    def _embedded(self, model: Model) -> tuple[Embeddings, Embeddings]:
+    def _embedded(self, model: Model, store: EmbeddingStore) -> tuple[Embeddings, Embeddings]:
         """Return the embeddings of the pool's queries and passages."""
-        pool, embed = self.pool, self.store.embed
+        pool, embed = self.pool, store.embed
         queries = embed(model, "query", pool.query_ids, pool.query_texts, self.encoding, self.engine)
         passages = embed(model, "passage", pool.passage_ids, pool.passage_texts, self.encoding, self.engine)
         return queries, passages
@@ -208,7 +211,7 @@ class Miner:
     def _veto_scorer(self, veto: Mapping[str, Any]) -> Scorer:
         if veto["reranker"] is not None:
             return Reranker.of(veto["reranker"]).scorer(self.pool)
-        return Similarity(*self._embedded(SearchModel.of(veto["model"])))
+        return Similarity(*self._embedded(SearchModel.of(veto["model"]), self.store))
 
 
 def searched_pool(data: TrainingData, searched_in: SearchedIn) -> MiningPool:

@@ -119,7 +119,7 @@ class RefreshNegatives(pl.Callback):
         started = time.monotonic()
         embeddings = folder / "embeddings"
         model = _InTraining(self.miner.model.folder, self.encoder, step)
-        miner = dataclasses.replace(self.miner, model=model, store=EmbeddingStore(embeddings), seconds={})
+        miner = dataclasses.replace(self.miner, model=model, passing=EmbeddingStore(embeddings), seconds={})
         miner.mine().save(folder)
         shutil.rmtree(embeddings)
         seconds = {name: round(value, 1) for name, value in miner.seconds.items()}
