@@ -1,8 +1,13 @@
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from retrofit.data.sources.building import Intake, build_source
+from retrofit.data.sources.columns import ExampleReader, RowMapping
+from retrofit.data.sources.refusals import Row
 from retrofit.data.sources.union import build_union
 from retrofit.data.storage import PairSource
 from retrofit.errors import UserError
@@ -34,6 +39,25 @@ def test_parts_share_answers_and_keep_their_splits_apart(parts: dict[str, PairSo
     assert {frozenset(row["positives"]) for row in train} == {frozenset("ac")}
     assert source.report["licence"] == "part one: licence of part one; part two: licence of part two"
     assert source.passages is None
+
+
+def test_a_union_holds_out_what_its_parts_hold_out_and_nothing_else(
+    build: Any, cache: Path, write_lines: Any, tmp_path: Path
+) -> None:
+    def take(intake: Intake) -> None:
+        rows = [Row("made", n, {"query": f"{intake.name} q{n}", "positive": f"{intake.name} p{n}"}) for n in range(40)]
+        mapping = RowMapping({"query": "query", "positive": "positive"}, "t", "en", None, {})
+        intake.take_all(rows, lambda values: replace(ExampleReader(mapping).read(values), split="train"))
+
+    made = {
+        name: PairSource.open(build_source(cache, "made", name, None, None, {}, take, derive_splits=False))
+        for name in ("one", "two")
+    }
+    assert set(union(made, tmp_path).pairs["split"].to_pylist()) == {"train"}
+    rows = [{"query": f"q{n}", "positive": f"p{n}"} for n in range(40)]
+    with_splits = build("folder", path=str(write_lines("rows.jsonl", rows)), language="en")
+    joined = Counter(union({**made, "three": with_splits}, tmp_path).pairs["split"].to_pylist())
+    assert joined == Counter(with_splits.pairs["split"].to_pylist()) + Counter(train=80)
 
 
 def test_a_union_depends_on_its_parts(parts: dict[str, PairSource], tmp_path: Path) -> None:

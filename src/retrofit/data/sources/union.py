@@ -46,7 +46,8 @@ def build_union(*, name: str, parts: Mapping[str, Mapping[str, Any]], cache: Pat
         if any(source.passages is not None for source in sources.values()):
             intake.write_passages(_passages(sources))
 
-    return build_source(cache, "union", name, licence, None, inputs, read)
+    # Every part has its splits: what none of them holds out (synthetic pairs all train) is not held out here either.
+    return build_source(cache, "union", name, licence, None, inputs, read, derive_splits=False)
 
 
 def _take_pairs(intake: Intake, part: str, source: PairSource) -> None:
