@@ -155,8 +155,24 @@ def test_each_visit_takes_the_next_negatives() -> None:
     homes[1, 3] = -1
     negatives = MinedNegatives(np.array([5, 7, 9]), homes, {})
     assert negatives.of(np.array([7, 5]), np.array([0, 1]), 2)[:, 0].tolist() == [4, 5, 2, 3]
-    assert negatives.of(np.array([7]), np.array([1]), 2)[:, 0].tolist() == [6]
+    assert negatives.of(np.array([7]), np.array([1]), 2)[:, 0].tolist() == [6, 4]
     assert negatives.of(np.array([9]), np.array([2]), 3)[:, 0].tolist() == [10, 11, 8]
+
+
+def test_no_visit_is_spent_on_gaps_and_none_takes_a_negative_twice() -> None:
+    homes = np.full((3, 4, 2), -1)
+    homes[0, :2, 0], homes[1, :1, 0] = [4, 5], [6]
+    homes[:, :, 1][homes[:, :, 0] >= 0] = 0
+    negatives = MinedNegatives(np.array([5, 7, 9]), homes, {})
+
+    def taken(row: int, count: int) -> list[list[int]]:
+        return [negatives.of(np.array([row]), np.array([visit]), count)[:, 0].tolist() for visit in range(4)]
+
+    assert taken(5, 1) == [[4], [5], [4], [5]]
+    assert taken(5, 2) == [[4, 5]] * 4
+    assert [sorted(visit) for visit in taken(5, 3)] == [[4, 5]] * 4
+    assert taken(7, 3) == [[6]] * 4
+    assert taken(9, 2) == [[]] * 4
 
 
 def test_batches_hold_the_mined_negatives_and_mask_answers(mined: Callable[..., MinedNegatives]) -> None:

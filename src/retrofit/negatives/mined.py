@@ -24,7 +24,7 @@ class MinedNegatives:
     Attributes:
         rows: int64 ``[queries]``, ascending: row of each pair in its table.
         homes: int64 ``[queries, count, 2]``: a row that holds the negative, and its place among that row's positives;
-            -1, -1 where there is none.
+            -1, -1 where there is none, behind all that there are.
         report: how they were found; JSON-like.
     """
 
@@ -47,12 +47,17 @@ class MinedNegatives:
     def of(self, rows: np.ndarray, visits: np.ndarray, count: int) -> np.ndarray:
         """Return where the negatives of a visit stand, int64 ``[n, 2]``; each visit takes the next ``count``.
 
+        A row that has fewer than ``count`` gives each of them once.
+
         Args:
             rows: int64, rows that negatives were mined for.
             visits: how often each row was drawn before.
             count: negatives of each row.
         """
         homes = self.homes[np.searchsorted(self.rows, rows)]
-        turns = (visits[:, None] * count + np.arange(count)) % homes.shape[1]
-        taken = np.take_along_axis(homes, turns[:, :, None], axis=1).reshape(-1, 2)
-        return taken[taken[:, 0] >= 0]
+        # Gaps stand last: turns go round what is there, or visits would be spent on gaps.
+        there = (homes[:, :, 0] >= 0).sum(axis=1, keepdims=True)
+        turns = (visits[:, None] * count + np.arange(count)) % np.maximum(there, 1)
+        taken = np.take_along_axis(homes, turns[:, :, None], axis=1)
+        found: np.ndarray = taken[np.arange(count) < there]
+        return found
