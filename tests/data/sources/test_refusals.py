@@ -159,10 +159,15 @@ def test_a_bad_row_of_csv(lines: list[str], reason: str, row: int, tmp_path: Pat
     assert sorted(source.pairs["query"].to_pylist()) == ["before", *(f"query {number}" for number in range(4))]
 
 
-def test_a_quote_that_is_never_closed_costs_its_lines_only(tmp_path: Path, build: Any) -> None:
+def test_a_quote_that_is_never_closed_costs_its_lines_only_and_each_of_them_counts(tmp_path: Path, build: Any) -> None:
     (tmp_path / "rows.csv").write_text('query,positive\na,b\n"c,d\n' + "".join(f"e{n},f{n}\n" for n in range(3)))
-    source = build("folder", path=str(tmp_path / "rows.csv"), language="en", max_refused=0.5)
-    assert source.report["refused"] == {"broken quoting": 1}
+    with pytest.raises(UserError, match="4 of 5 rows refused"):
+        build("folder", path=str(tmp_path / "rows.csv"), language="en", max_refused=0.5)
+    source = build("folder", path=str(tmp_path / "rows.csv"), language="en", max_refused=0.8)
+    assert source.report["refused"] == {"broken quoting": 4}
+    assert source.report["rows"] == 5
+    refused = [json.loads(line) for line in (source.folder / "refused.jsonl").read_text().splitlines()]
+    assert [row["row"] for row in refused] == [3, 4, 5, 6]
     assert source.pairs["query"].to_pylist() == ["a"]
 
 

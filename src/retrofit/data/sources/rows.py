@@ -109,8 +109,10 @@ def _read_table(file: DataFile, cells: Iterator[list[str]]) -> Iterator[Row]:
         except StopIteration:
             return
         except csv.Error as error:
+            # A quote that is not closed swallows good rows: each line counts, or thousands would pass for one bad row.
             problem = RefusedRowError(Reason.BROKEN_QUOTING, found=str(error))
-            yield Row(file.shown, number, problem=problem)
+            for line in range(number, cells.line_num + 1):  # type: ignore[attr-defined]
+                yield Row(file.shown, line, problem=problem)
             continue
         if not row:
             continue
