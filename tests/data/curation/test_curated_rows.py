@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,33 @@ def test_texts_of_a_sources_own_held_out_rows_and_of_other_sources_are_not_train
         "elsewhere:validation": {"held_out_equal": 2},
         "own:test": {"held_out_equal": 2},
     }
+
+
+def test_given_negatives_are_compared_with_evaluation_and_break_no_other_rule(tmp_path: Path) -> None:
+    held_out = pair("Frage der Prüfung", sentence(1), split="test")
+    rules = configured("strict") | {"length": {"query": {"min": 2, "max": 900}, "passage": {"min": 3, "max": 900}}}
+
+    def given(query: int, *negatives: str) -> Pair:
+        return replace(pair(sentence(query), sentence(query + 1)), negatives=negatives)
+
+    pairs = [
+        replace(held_out, negatives=(sentence(2),)),  # what is held out is measured by its positives
+        given(10, sentence(2), sentence(3)),
+        given(20, sentence(2), sentence(1).upper()),
+        given(30, f"{sentence(1)} so", sentence(2)),
+        given(40, "frage der  prüfung"),
+        given(50, "x", "{y}", "w" * 1000, sentence(10), sentence(11)),
+        replace(pair(sentence(60), sentence(1), sentence(61)), negatives=(sentence(1).upper(),)),
+    ]
+    curation = curated(tmp_path, rules | {"language": None}, *pairs)  # made-up words are of no language
+    assert reasons(curation) == {
+        2: ("held_out_equal", "negatives[1]"),
+        3: ("held_out_near", "negatives[0]"),
+        4: ("held_out_equal", "negatives[0]"),
+        6: ("held_out_equal", "positives[0]"),
+    }
+    assert curation.removed["text"].to_pylist()[0].startswith(sentence(1).upper()[:60])
+    assert curation.kept.tolist() == [1, 5]
 
 
 def test_training_rows_of_another_source_are_not_evaluation(tmp_path: Path) -> None:

@@ -24,13 +24,13 @@ from retrofit.data.curation.held_out import HeldOutTexts
 from retrofit.data.curation.quality import Finding, QualityRules, field_name
 from retrofit.data.curation.report import counts_and_examples
 from retrofit.data.curation.settings import CurationSettings
-from retrofit.data.curation.texts import Row, excerpt, normalised, row_batches
+from retrofit.data.curation.texts import Row, excerpt, has_negatives, normalised, row_batches
 from retrofit.data.records import LABEL
 from retrofit.data.storage import PairSource, RecordWriter, read_records
 
 STAGE = "curations"
 # Raise it when the same source and settings would keep other rows: by any change to this package.
-CODE_VERSION = 3
+CODE_VERSION = 4
 KEPT = "kept.npy"
 REMOVED = "removed.arrow"
 REPORT = "report.json"
@@ -86,8 +86,9 @@ def curated_rows(
 
     A row is removed when its query or any of its positives breaks a rule. The rules and their order: length,
     placeholders, language; an equal text, a similar text, a shared run in evaluation; an equal row, a similar row
-    earlier in the table. The first rule that a row breaks is the reason. Duplicates come last, so that a row never goes
-    for the sake of one that is removed itself; only they depend on the order of the rows.
+    earlier in the table. Negatives that the source gives are compared with evaluation, too: a model that pushes away
+    what it is measured on has seen it. The first rule that a row breaks is the reason. Duplicates come last, so that a
+    row never goes for the sake of one that is removed itself; only they depend on the order of the rows.
 
     Args:
         source: what is trained on; only rows of the split ``train`` are looked at.
@@ -166,7 +167,8 @@ class _Build:
     ) -> npt.NDArray[np.int64]:
         kept = [np.zeros(0, np.int64)]
         progress = _Progress("rows")
-        for rows in row_batches(self._table, "train"):
+        negatives = decontamination is not None and has_negatives(self._table)
+        for rows in row_batches(self._table, "train", negatives=negatives):
             findings = [self._quality.broken_by(row) for row in rows]
             sound = _without(removed, rows, findings)
             if decontamination is not None:
@@ -219,7 +221,7 @@ def _without(removed: RecordWriter, rows: Sequence[Row], findings: Sequence[Find
 def _contaminated(
     rows: Sequence[Row], decontamination: Decontamination, held_out: HeldOutTexts
 ) -> list[Finding | None]:
-    compared = [[normalised(text) for text in row.texts()] for row in rows]
+    compared = [[normalised(text) for text in (*row.texts(), *row.negatives)] for row in rows]
     texts = list(dict.fromkeys(text for several in compared for text in several))
     matches = dict(zip(texts, decontamination.find(texts), strict=True))
     findings: list[Finding | None] = []
@@ -232,8 +234,8 @@ def _contaminated(
         findings.append(
             Finding(
                 match.reason,
-                field_name(number),
-                row.texts()[number],
+                field_name(row, number),
+                [*row.texts(), *row.negatives][number],
                 match.score,
                 held_out.text(match.number),
                 held_out.evaluation_set(match.number),

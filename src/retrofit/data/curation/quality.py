@@ -21,7 +21,7 @@ class Finding:
 
     Attributes:
         reason: the rule.
-        field: ``query``, ``positives[<number>]`` or ``row``.
+        field: ``query``, ``positives[<number>]``, ``negatives[<number>]`` or ``row``.
         text: the text that broke the rule.
         score: what the rule measured.
         matched: the text it repeats, or what was found instead of what was expected.
@@ -36,9 +36,13 @@ class Finding:
     evaluation_set: str = ""
 
 
-def field_name(number: int) -> str:
-    """Return what a row's text is called, 0 being the query."""
-    return f"positives[{number - 1}]" if number else "query"
+def field_name(row: Row, number: int) -> str:
+    """Return what a text of a row is called, 0 being the query, then the positives, then the negatives."""
+    if number == 0:
+        return "query"
+    place = number - 1
+    negative = place - len(row.positives)
+    return f"positives[{place}]" if negative < 0 else f"negatives[{negative}]"
 
 
 @dataclass
@@ -72,19 +76,19 @@ class QualityRules:
         for number, text in enumerate(row.texts()):
             bounds = self.settings.length.passage if number else self.settings.length.query
             if bounds.min is not None and len(text) < bounds.min:
-                return Finding("too_short", field_name(number), text, len(text))
+                return Finding("too_short", field_name(row, number), text, len(text))
             if bounds.max is not None and len(text) > bounds.max:
-                return Finding("too_long", field_name(number), text, len(text))
+                return Finding("too_long", field_name(row, number), text, len(text))
         return None
 
     def _placeholders(self, row: Row) -> Finding | None:
         assert self.settings.placeholders is not None  # noqa: S101
         for number, text in enumerate(row.texts()):
             if says_nothing(text):
-                return Finding("says_nothing", field_name(number), text, 0.0)
+                return Finding("says_nothing", field_name(row, number), text, 0.0)
             share = placeholder_share(text)
             if share > self.settings.placeholders.max_share:
-                return Finding("placeholders", field_name(number), text, share)
+                return Finding("placeholders", field_name(row, number), text, share)
         return None
 
     def _language(self, row: Row) -> Finding | None:
@@ -101,5 +105,5 @@ class QualityRules:
                 continue
             found = self._contradiction(bare, language, self.settings.language.min_confidence)
             if found is not None:
-                return Finding("language", field_name(number), text, found[1], f"{found[0]} instead of {declared}")
+                return Finding("language", field_name(row, number), text, found[1], f"{found[0]} instead of {declared}")
         return None

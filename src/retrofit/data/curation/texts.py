@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +90,7 @@ class Row:
         language: language of the query.
         document_language: language of the positives.
         split: the split it belongs to.
+        negatives: passages known not to answer it; none where they were not read.
     """
 
     number: int
@@ -99,20 +100,23 @@ class Row:
     language: str
     document_language: str
     split: str
+    negatives: Sequence[str] = ()
 
     def texts(self) -> list[str]:
         """Return the query, then the positives."""
         return [self.query, *self.positives]
 
 
-def row_batches(table: pa.Table, *splits: str) -> Iterator[list[Row]]:
+def row_batches(table: pa.Table, *splits: str, negatives: bool = False) -> Iterator[list[Row]]:
     """Yield the rows of some splits, in table order, a few thousand of the table at a time.
 
     Args:
         table: of ``PAIR_SCHEMA``.
         splits: the splits to read.
+        negatives: whether to read the negatives as well.
     """
     columns = ["query", "positives", "task", "language", "document_language", "split"]
+    columns += ["negatives"] if negatives else []
     start = 0
     for batch in table.select(columns).to_batches(max_chunksize=_ROWS_A_BATCH):
         labels = batch.column("split").cast(pa.string()).to_pylist()
@@ -127,3 +131,8 @@ def row_batches(table: pa.Table, *splits: str) -> Iterator[list[Row]]:
 def row_texts(table: pa.Table, number: int) -> list[str]:
     """Return the query and the positives of one row, reading nothing else."""
     return [table.column("query")[number].as_py(), *table.column("positives")[number].as_py()]
+
+
+def has_negatives(table: pa.Table) -> bool:
+    """Return whether any row of a table of ``PAIR_SCHEMA`` has negatives, reading none of them."""
+    return any(len(chunk.flatten()) > 0 for chunk in table.column("negatives").chunks)
