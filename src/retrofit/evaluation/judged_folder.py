@@ -11,7 +11,6 @@ from retrofit.artefacts import fingerprint
 from retrofit.data.sources.beir import Text, beir_tables, read_documents, read_judgements, read_queries, stop
 from retrofit.data.sources.files import find_files
 from retrofit.data.sources.refusals import Reason, RefusedRowError, Row
-from retrofit.data.sources.rows import is_encodable
 from retrofit.errors import UserError
 
 FOLDERS_KEY = "folders"
@@ -107,10 +106,7 @@ def draw_order(identifier: str) -> bytes:
 def _by_identifier(texts: Iterable[tuple[Row, Text]]) -> dict[str, Text]:
     """Return texts by identifier; of an identifier that is there twice the first, as for a data source."""
     found: dict[str, Text] = {}
-    for row, text in texts:
-        for field, value in (("_id", text.identifier), ("text", text.text)):
-            if not is_encodable(value):
-                stop(row, RefusedRowError(Reason.SURROGATE, field))
+    for _, text in texts:
         found.setdefault(text.identifier, text)
     return found
 

@@ -102,6 +102,13 @@ def test_train_rows_join_the_judgements(folder: Path, build: Any) -> None:
         ("qrels/test.tsv", "q99\td1\t1", Reason.UNKNOWN_QUERY, "query-id"),
         ("qrels/test.tsv", "q39\td99\t1", Reason.UNKNOWN_PASSAGE, "corpus-id"),
         ("qrels/test.tsv", "q39\td1\t0.5", Reason.NOT_A_SCORE, "score"),
+        ("qrels/test.tsv", "q39\td1\t" + "9" * 5000, Reason.NOT_A_SCORE, "score"),
+        ("qrels/test.tsv", "q39\udce9\td1\t1", Reason.INVALID_UTF8, ""),
+        ("corpus.jsonl.gz", r'{"_id": "n\ud83d", "text": "x"}', Reason.SURROGATE, "_id"),
+        ("corpus.jsonl.gz", r'{"_id": "new", "text": "x", "group": "\ud83d"}', Reason.SURROGATE, "group"),
+        ("corpus.jsonl.gz", r'{"_id": "new", "text": "x", "subset": "\ud83d"}', Reason.SURROGATE, "subset"),
+        ("queries.jsonl", r'{"_id": "new", "text": "x", "lang": "\ud83d"}', Reason.SURROGATE, "lang"),
+        ("queries.jsonl", r'{"_id": "new", "text": "x\ud83d"}', Reason.SURROGATE, "text"),
         ("qrels/test.tsv", "q39\td1", Reason.WRONG_FIELDS, ""),
         ("qrels/test.tsv", "q39 0 d1 1", Reason.WRONG_FIELDS, ""),
         ("qrels/test.tsv", "q32\td32\t1", Reason.DUPLICATE_ROW, ""),
@@ -112,13 +119,28 @@ def test_a_bad_row_is_refused_with_its_place(
 ) -> None:
     path = folder / file
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    longer = content + line.encode() + b"\n"
+    longer = content + line.encode(errors="surrogateescape") + b"\n"
     path.write_bytes(gzip.compress(longer) if path.suffix == ".gz" else longer)
     source = build("folder", path=str(folder), language="en", max_refused=0.01)
     (refused,) = map(json.loads, (source.folder / "refused.jsonl").read_text().splitlines())
     assert refused["file"] == f"{folder}/{file}"
     assert (refused["row"], refused["field"], refused["reason"]) == (longer.count(b"\n"), field, str(reason))
     assert len(source.pairs) == 38
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf"), 0.5, True, None, [1]])
+def test_a_score_that_is_no_whole_number_is_refused(score: Any) -> None:
+    values = {"query-id": "q", "corpus-id": "d", "score": score}
+    found: list[Reason] = []
+    assert not list(read_judgements([Row("qrels", 1, values)], lambda _, error: found.append(error.reason)))
+    assert found == [Reason.NOT_A_SCORE]
+
+
+@pytest.mark.parametrize("score", [1, 1.0, "1", 10**400])
+def test_a_score_may_be_any_whole_number(score: Any) -> None:
+    values = {"query-id": "q", "corpus-id": "d", "score": score}
+    ((_, judgement),) = read_judgements([Row("qrels", 1, values)], stop)
+    assert judgement.score == int(score)
 
 
 def test_a_folder_that_lacks_a_table_is_one_clear_line(folder: Path, build: Any) -> None:

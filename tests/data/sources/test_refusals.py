@@ -97,6 +97,16 @@ def test_too_many_bad_rows_stop_the_source_with_one_line(reason: Reason, tmp_pat
     assert not list((tmp_path / "cache").glob("corpora/*/pairs.arrow"))
 
 
+@pytest.mark.parametrize("role", ["group", "task"])
+def test_a_label_that_cannot_be_encoded_is_refused(role: str, tmp_path: Path, build: Any) -> None:
+    line = rb'{"query": "q", "positive": "p", "label": "half \ud83d"}'
+    overrides = {"columns": {role: "label"}, "task": "t"}
+    source = build_with(line, overrides, tmp_path, build, max_refused=0.1)
+    (refused,) = map(json.loads, (source.folder / "refused.jsonl").read_text().splitlines())
+    assert (refused["row"], refused["field"], refused["reason"]) == (5, role, str(Reason.SURROGATE))
+    assert len(source.pairs) == 9
+
+
 def complete(line: bytes) -> bytes:
     """A bad row with the fields that the column map of all bad rows together needs, where it is an object at all."""
     try:

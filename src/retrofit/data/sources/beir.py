@@ -13,10 +13,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from retrofit.data.records import Split
-from retrofit.data.sources.columns import identifier, value_at
+from retrofit.data.sources.columns import encodable, identifier, value_at
 from retrofit.data.sources.files import DataFile
 from retrofit.data.sources.refusals import Reason, RefusedRowError, Row, described
-from retrofit.data.sources.rows import read_jsonl, read_lines
+from retrofit.data.sources.rows import is_encodable, read_jsonl, read_lines
 from retrofit.data.sources.validation import SPLIT_NAMES
 from retrofit.errors import UserError
 
@@ -28,7 +28,7 @@ Rows = Callable[[], Iterator[Row]]
 
 QUERY_ID, PASSAGE_ID, SCORE = "query-id", "corpus-id", "score"
 
-_WHOLE_NUMBER = re.compile(r"-?[0-9]+")
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +116,12 @@ def beir_tables(files: Iterable[DataFile], path: str, key: str = "data_source.pa
 
 
 def read_documents(rows: Iterable[Row], refuse: Refuse) -> Iterator[tuple[Row, Text]]:
-    """Yield the documents of a corpus; their texts are not checked beyond being there."""
+    """Yield the documents of a corpus; their texts are not checked beyond being there and encodable."""
     return _read(rows, _document, refuse)
 
 
 def read_queries(rows: Iterable[Row], refuse: Refuse) -> Iterator[tuple[Row, Text]]:
-    """Yield the queries; their texts are not checked beyond being there."""
+    """Yield the queries; their texts are not checked beyond being there and encodable."""
     return _read(rows, _query, refuse)
 
 
@@ -136,7 +136,9 @@ def read_qrels(file: DataFile) -> Iterator[Row]:
         cells = line.split("\t")
         if not line.strip() or (number == 1 and cells[0] == QUERY_ID):
             continue
-        if len(cells) == 3:
+        if not is_encodable(line):
+            yield Row(file.shown, number, problem=RefusedRowError(Reason.INVALID_UTF8))
+        elif len(cells) == 3:
             yield Row(file.shown, number, dict(zip((QUERY_ID, PASSAGE_ID, SCORE), cells, strict=True)))
         else:
             yield Row(file.shown, number, problem=RefusedRowError(Reason.WRONG_FIELDS, found=f"{len(cells)}"))
@@ -177,7 +179,7 @@ def _text(values: Mapping[str, Any], text: str, raw: Any) -> Text:
         identifier(value_at(values, "_id", "_id"), "_id"),
         text,
         _string(values["lang"], "lang") if values.get("lang") else None,
-        str(values.get("subset") or ""),
+        encodable(str(values.get("subset") or ""), "subset"),
         None if group in (None, "") else identifier(group, "group"),
         None if label in (None, "") else identifier(label, "label"),
     )
@@ -185,8 +187,13 @@ def _text(values: Mapping[str, Any], text: str, raw: Any) -> Text:
 
 def _judgement(values: Mapping[str, Any]) -> Judgement:
     score = value_at(values, SCORE, SCORE)
-    whole = isinstance(score, str) and _WHOLE_NUMBER.fullmatch(score)
-    if not whole and (isinstance(score, bool) or not isinstance(score, int | float) or score != int(score)):
+    if isinstance(score, str):
+        whole = _WHOLE_NUMBER.fullmatch(score) is not None
+    elif isinstance(score, float):
+        whole = score.is_integer()  # JSON has NaN and Infinity, which int() fails on
+    else:
+        whole = isinstance(score, int) and not isinstance(score, bool)
+    if not whole:
         raise RefusedRowError(Reason.NOT_A_SCORE, SCORE, str(score))
     return Judgement(
         identifier(value_at(values, QUERY_ID, QUERY_ID), QUERY_ID),
@@ -198,7 +205,7 @@ def _judgement(values: Mapping[str, Any]) -> Judgement:
 def _string(value: Any, name: str) -> str:
     if value is not None and not isinstance(value, str):
         raise RefusedRowError(Reason.NOT_A_TEXT, name, value)
-    return value or ""
+    return encodable(value or "", name)
 
 
 def _table(file: DataFile) -> str | None:

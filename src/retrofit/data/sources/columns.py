@@ -8,6 +8,7 @@ from typing import Any
 
 from retrofit.data.records import Split
 from retrofit.data.sources.refusals import Reason, RefusedRowError
+from retrofit.data.sources.rows import is_encodable
 from retrofit.data.sources.validation import check_language, check_split
 from retrofit.errors import UserError
 
@@ -174,7 +175,7 @@ class ExampleReader:
             return constant
         if not isinstance(value, str):
             raise RefusedRowError(Reason.NOT_A_TEXT, role, value)
-        return value
+        return encodable(value, role)
 
     def _group(self, values: Mapping[str, Any]) -> str | None:
         value = self._optional(values, "group")
@@ -196,11 +197,22 @@ def identifier(value: Any, field: str) -> str:
     """Return a value that names something, as text.
 
     Raises:
-        RefusedRowError: it is neither text nor a whole number.
+        RefusedRowError: it is neither text nor a whole number, or cannot be encoded.
     """
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise RefusedRowError(Reason.NOT_AN_IDENTIFIER, field, value)
-    return str(value)
+    return encodable(str(value), field)
+
+
+def encodable(text: str, field: str) -> str:
+    """Return a text that a file can hold.
+
+    Raises:
+        RefusedRowError: it has half of a surrogate pair.
+    """
+    if not is_encodable(text):
+        raise RefusedRowError(Reason.SURROGATE, field, text)
+    return text
 
 
 def value_at(value: Any, path: str, field: str) -> Any:
