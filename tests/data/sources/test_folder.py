@@ -75,6 +75,15 @@ def test_a_url_and_a_pattern_are_read_like_a_file(tmp_path: Path, build: Any, te
     assert of_both.report["refused"] == {"duplicate row": of_both.report["rows"] - len(ROWS)}
 
 
+@pytest.mark.parametrize("name", ["x[1].jsonl", "what?.jsonl", "all*.jsonl"])
+def test_the_name_of_a_file_that_exists_is_no_pattern(name: str, tmp_path: Path, build: Any, texts: Any) -> None:
+    (tmp_path / "x[2]").mkdir()
+    for path in (tmp_path / name, tmp_path / "x[2]" / name, tmp_path / "x[2]" / "all of it.md"):
+        path.write_bytes(jsonl())
+    assert texts(build("folder", path=str(tmp_path / name), language="de")) == ANSWERS
+    assert texts(build("folder", path=str(tmp_path / "x[2]"), language="de")) == ANSWERS
+
+
 def test_a_folder_may_hold_a_readme_but_not_two_formats(tmp_path: Path, build: Any, texts: Any) -> None:
     (tmp_path / "data" / "part").mkdir(parents=True)
     (tmp_path / "data" / "README.md").write_text("hello")

@@ -1,5 +1,6 @@
 """What merging on integers must give, told from a plain reading of the same rules in lists."""
 
+import json
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -146,3 +147,17 @@ def test_a_source_that_says_only_train_is_divided_by_group() -> None:
     pairs, _, _ = merged_on_disk([example(f"q{n}", f"p{n}", group=f"g{n}", split="train") for n in range(100)])
     assert all(pair.split == split_of(pair.group) for pair in pairs)
     assert {pair.split for pair in pairs} == set(SPLITS)
+
+
+def test_rows_may_come_from_more_files_than_labels_have_codes(tmp_path: Path) -> None:
+    same = Example("q", ("p",), (), "t", "en", "en", "g", "train")
+    files = [f"{number}.jsonl" for number in range(2**15 + 2)]
+    with SpoolWriter(tmp_path) as spool:
+        for name in files:
+            spool.write(same, Row(name, 1), "made up")
+    with Refusals(tmp_path / "refused.jsonl") as refusals:
+        merged = merge(tmp_path / SPOOL, refusals)
+        refusals.copy_to(tmp_path / "copied.jsonl")
+    assert [pair.positives for pair in merged.pairs()] == [("p",)]
+    lines = (tmp_path / "copied.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file"] for line in lines] == files[1:]

@@ -71,7 +71,8 @@ def find_files(path: str | None, key: str = "data_source.path") -> list[DataFile
         raise UserError(f"{key}=null: expected a file, a folder, a pattern with *, or a URL")
     try:
         filesystem, root = fsspec.url_to_fs(path)
-        if any(character in root for character in "*?["):
+        # What exists is no pattern: file names and URLs may have these characters.
+        if any(character in root for character in "*?[") and not filesystem.exists(root):
             found = [name for name in filesystem.glob(root) if filesystem.isfile(name)]
             files = [DataFile(filesystem, name, name) for name in sorted(found)]
         elif filesystem.isdir(root):

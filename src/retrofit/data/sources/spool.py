@@ -23,7 +23,8 @@ SPOOL_SCHEMA = pa.schema(
         pa.field("query", pa.string()),
         pa.field("positives", pa.list_(pa.string())),
         pa.field("negatives", pa.list_(pa.string())),
-        *(pa.field(name, LABEL) for name in ("task", "language", "document_language", "source", "file")),
+        *(pa.field(name, LABEL) for name in ("task", "language", "document_language", "source")),
+        pa.field("file", pa.dictionary(pa.int32(), pa.string())),  # a folder may hold more files than LABEL has codes
         pa.field("group", pa.string()),
         pa.field("split", pa.int8()),
         pa.field("number", pa.int64()),
