@@ -62,6 +62,15 @@ def test_judgements_become_pairs_of_their_split(folder: Path, build: Any) -> Non
     assert source.report["unused"] == {"judgements of score 0 or less": 2, "queries without a positive judgement": 2}
 
 
+def test_a_query_is_in_its_own_group_before_that_of_its_document(folder: Path, build: Any) -> None:
+    queries = [{**query, **({"group": "of queries"} if number < 20 else {})} for number, query in enumerate(QUERIES)]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    rows = {row["query"]: row for row in build("folder", path=str(folder)).pairs.to_pylist()}
+    assert {rows[f"query {number}"]["group"] for number in range(20)} == {"of queries"}
+    assert len({rows[f"query {number}"]["split"] for number in range(20)}) == 1
+    assert rows["query 25"]["group"] == "25"
+
+
 def test_all_documents_can_be_searched_unless_they_are_left_out(folder: Path, build: Any) -> None:
     source = build("folder", path=str(folder))
     assert source.passages is not None

@@ -206,7 +206,7 @@ def _take_query(
             str(mapping.task),
             str(query.language),
             language,
-            passages[0][0].group,
+            passages[0][0].group if query.group is None else query.group,
             split,
         )
         try:
