@@ -249,8 +249,28 @@ def test_the_whole_source_is_searched_when_asked() -> None:
     for query, passage in pool.answers.tolist():
         (text,) = pool.passage_texts(np.array([passage]))
         assert text in PAIRS[::2][query].positives
-    languages = dict(zip(pool.passage_ids.tolist(), pool.passage_languages.tolist(), strict=True))
-    assert {languages[passage] for passage in own.passage_ids.tolist()} == set(own.passage_languages.tolist())
+    of_pool, of_own = ({(each.passage_ids[n], code) for n, code in each.memberships.tolist()} for each in (pool, own))
+    assert of_own < of_pool
+
+
+def test_a_text_that_stands_in_two_languages_is_a_negative_in_both(mined: Callable[..., MinedNegatives]) -> None:
+    """Its first holder's language was its only one, and a language whose texts all stand in others first had none."""
+    english = [pair(f"question {n}", f"model {n} of lamp", language="en") for n in range(5)]
+    german = [pair(f"Frage {n}", f"model {n} of lamp") for n in range(5)]
+    italian = [pair("domanda", "lampada", language="it")]
+    pairs = [*english, *german, *italian]
+    for fill in (False, True):
+        found = texts(pairs, mined(pairs, fill=fill))
+        for query, negatives in zip(pairs[:10], found[:10], strict=True):
+            assert set(negatives) == {each.positives[0] for each in english} - set(query.positives)
+        assert found[10] == []
+    elsewhere = texts(pairs, mined(pairs, option="cross_lingual", margin=None, count=6, fill=False))
+    assert set(elsewhere[0]) == {each.positives[0] for each in [*german[1:], *italian]}
+    assert set(elsewhere[10]) == {each.positives[0] for each in german}
+    pool = MiningPool.of(to_table(pairs), np.arange(len(pairs)))
+    assert len(pool.passage_ids) == 6
+    assert pool.memberships.tolist() == sorted(pool.memberships.tolist())
+    assert len(pool.memberships) == 11
 
 
 NEAR = [

@@ -43,8 +43,8 @@ def search_pool(
     def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
         for language in np.unique(pool.query_languages):
             asked = np.flatnonzero(pool.query_languages == language)
-            same = pool.passage_languages == language
-            searched = np.flatnonzero(same if languages == "same" else ~same)
+            same = pool.memberships[:, 1] == language
+            searched = np.unique(pool.memberships[same if languages == "same" else ~same, 0])
             step = block or len(asked)
             for start in range(0, len(asked), step):
                 yield asked[start : start + step], searched, k

@@ -43,7 +43,7 @@ from retrofit.negatives.scoring import Reranker, Scorer, Similarity, lowest_scor
 from retrofit.negatives.search import Candidates, DenseSearch
 
 STAGE = "negatives"
-CODE_VERSION = 2  # raise it whenever the same selection, model and settings would give other negatives
+CODE_VERSION = 3  # raise it whenever the same selection, model and settings would give other negatives
 
 SearchedIn = Literal["selection", "source"]
 """Which passages are searched: those of the pairs that train, or of all pairs of the source that could."""
@@ -287,7 +287,7 @@ def _filled(pool: MiningPool, chosen: np.ndarray, seed: int) -> tuple[np.ndarray
         for query in asked:
             numbers = pool.known[first[query] : first[query + 1]] - query * width
             known.append(np.concatenate([of_alike[starts[n] : starts[n + 1]] for n in numbers]))
-        passages = np.flatnonzero(pool.passage_languages == language)
+        passages = pool.memberships[pool.memberships[:, 1] == language, 0]
         filled[asked], added = fill(chosen[asked], passages, known, pool.query_ids[asked], seed)
         gaps += added
     return filled, gaps

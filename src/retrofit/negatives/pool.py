@@ -32,7 +32,8 @@ class MiningPool:
         query_ids: uint64 ``[queries]``.
         query_languages: int32 ``[queries]``, code of the language of the query's passages.
         passage_ids: uint64 ``[passages]``, ascending.
-        passage_languages: int32 ``[passages]``, code of the language of each passage.
+        memberships: int64 ``[n, 2]``, ascending: each passage with the code of every language it stands in, for a text
+            may stand in several.
         homes: int64 ``[passages, 2]``: a row of the pairs that holds the passage, and its place among the positives.
         alike: int64 ``[passages]``: passages whose texts are equal after normalisation have the same number.
         answers: int64 ``[n, 2]``: query and passage of every pair that is mined for, in the order of the queries.
@@ -44,7 +45,7 @@ class MiningPool:
     query_ids: np.ndarray
     query_languages: np.ndarray
     passage_ids: np.ndarray
-    passage_languages: np.ndarray
+    memberships: np.ndarray
     homes: np.ndarray
     alike: np.ndarray
     answers: np.ndarray
@@ -76,7 +77,7 @@ class MiningPool:
             query_ids=table["query_id"].to_numpy()[rows],
             query_languages=languages[rows],
             passage_ids=passage_ids,
-            passage_languages=languages[holders[holder[first]]],
+            memberships=_distinct(passages, languages[holders[holder]]),
             homes=np.stack([holders[holder[first]], slots[first]], axis=1),
             alike=np.arange(len(passage_ids)),
             answers=np.stack([query_of[holder[asks]], passages[asks]], axis=1),
@@ -129,6 +130,12 @@ class MiningPool:
                 similarity = jaccard(shingles_of(int(candidates[row, column])), shingles_of(int(positives[row])))
                 near[asked[part][row], column] |= similarity >= threshold
         return near
+
+
+def _distinct(passages: np.ndarray, languages: np.ndarray) -> np.ndarray:
+    """Return the pairs of a passage and a language, each once and ascending, int64 ``[n, 2]``."""
+    width = int(languages.max(initial=0)) + 1
+    return np.stack(np.divmod(np.unique(passages.astype(np.int64) * width + languages), width), axis=1)
 
 
 def _bands(pool: MiningPool, threshold: float) -> np.ndarray:
