@@ -55,10 +55,14 @@ def test_rows_are_passages_each_text_once_in_a_language(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"title": "t"}, "row 2, field text: missing field"),
+        ({"title": "t"}, r"row 2, field text: missing field.* field that data_source.passages.\*.columns names"),
+        ({"text": "x" * 100_001}, r"over-long passage .100001., expected at most 100,000 characters"),
         ({"text": " "}, "row 2, field text: only white space"),
         ({"text": "a\0b"}, "row 2, field text: NUL"),
-        ({"text": "good", "lang": "not a code"}, "row 2, field language: malformed language"),
+        (
+            {"text": "good", "lang": "?"},
+            r"row 2, field language: malformed language .* data_source.passages.\*.language",
+        ),
         ({"text": "good", "title": 3}, "row 2, field title: not a text"),
     ],
 )
@@ -147,6 +151,10 @@ def test_passages_and_queries_of_a_source_are_those_that_train(corpus: Path) -> 
     assert queries
     assert {item.language for item in passages} == {"de"}
     assert all(item.is_query for item in queries)
+    for name in ("tasks", "languages"):
+        asked: dict[str, Any] = {"tasks": None, "languages": None, name: ["xx"]}
+        with pytest.raises(UserError, match=rf"^data_source.passages.\*.{name}: xx not in the data source"):
+            list(source_texts(source={"pairs": corpus}, **asked, queries=False).read())
     assert not any(item.is_query for item in passages)
     assert all(" train " in item.text for item in queries)
     with pytest.raises(UserError, match=r"data_source.passages.\*.tasks"):

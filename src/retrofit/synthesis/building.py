@@ -134,7 +134,17 @@ def build_synthetic(*, name: str, synthesis: Synthesis, licence: str | None, eng
 
     with contextlib.closing(engine):
         # Every pair trains: what is measured is real.
-        return build_source(cache, "synthetic", name, licence, rules, synthesis.identity(), read, derive_splits=False)
+        return build_source(
+            cache,
+            "synthetic",
+            name,
+            licence,
+            rules,
+            synthesis.identity(),
+            read,
+            derive_splits=False,
+            rows_key="data_source.passages",
+        )
 
 
 class _Build:

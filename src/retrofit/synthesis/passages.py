@@ -17,7 +17,7 @@ from retrofit.data.selection import select
 from retrofit.data.sources.beir import Rows, beir_tables, read_judgements, stop
 from retrofit.data.sources.columns import identifier, value_at
 from retrofit.data.sources.files import BEIR, DataFile, find_files, find_format, fingerprints
-from retrofit.data.sources.refusals import RefusedRowError, Row, described
+from retrofit.data.sources.refusals import EXPECTED, Reason, RefusedRowError, Row, described
 from retrofit.data.sources.rows import read_rows
 from retrofit.data.sources.validation import check_language, check_share, check_text
 from retrofit.data.splits import split_of
@@ -31,6 +31,15 @@ _HELD_OUT: tuple[Split, ...] = ("validation", "test")
 _COLUMNS = {"text", "title", "language", "group"}
 _MAX_CHARACTERS = 100_000
 _ROWS_A_BLOCK = 1_000
+_EXPECTED: Mapping[Reason, str] = {
+    **EXPECTED,
+    Reason.MISSING_FIELD: "expected the field that data_source.passages.*.columns names",
+    Reason.LONG_PASSAGE: f"expected at most {_MAX_CHARACTERS:,} characters",
+    Reason.MALFORMED_LANGUAGE: (
+        "expected a code such as de, zh-Hans or eng_Latn, in the field that data_source.passages.*.columns.language "
+        "names or as data_source.passages.*.language"
+    ),
+}
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +146,7 @@ def folder_passages(
             try:
                 yield _of_row(row, columns, language, name, joined=beir)
             except RefusedRowError as error:
-                refused.append(described(row, error))
+                refused.append(described(row, error, _EXPECTED))
         if len(refused) > max_refused * number:
             more = f"; {len(refused)} of {number} rows, more than {key}.max_refused={max_refused}"
             raise UserError(refused[0] + more)
@@ -162,7 +171,8 @@ def source_texts(
 
     def read() -> Iterator[SourcePassage]:
         pairs = PairSource.open(folder).pairs
-        rows = select(pairs, "train", tasks, languages, "data_source.passages.*.tasks")
+        keys = (f"data_source.passages.*.{name}" for name in ("tasks", "languages"))
+        rows = select(pairs, "train", tasks, languages, *keys)
         names = ["query", "positives", "language", "document_language", "group", "source"]
         reader = RowReader(pairs.select(names))
         for start in range(0, len(rows), _ROWS_A_BLOCK):

@@ -122,6 +122,15 @@ def test_parallel_texts_answer_line_by_line(tmp_path: Path, build: Any, texts: A
     assert (row["task"], row["language"], row["document_language"]) == ("bitext", "de", "en")
 
 
+@pytest.mark.parametrize(("content", "said"), [("", "no rows"), ("a\n", "none of 1 rows gives a pair")])
+def test_parallel_texts_without_a_pair_name_their_keys(content: str, said: str, tmp_path: Path, build: Any) -> None:
+    for name in ("de.txt", "en.txt"):
+        (tmp_path / name).write_text(content)
+    overrides = {"queries": str(tmp_path / "de.txt"), "passages": str(tmp_path / "en.txt"), "language": "de"}
+    with pytest.raises(UserError, match=rf"{said}.*data_source.queries, data_source.passages"):
+        build("parallel", **overrides, query_may_equal_positive=False, max_refused=1)
+
+
 def test_a_line_too_many_has_no_counterpart(tmp_path: Path, build: Any) -> None:
     (tmp_path / "de.txt").write_text("".join(f"Satz {n}\n" for n in range(9)) + "\nübrig\n")
     (tmp_path / "en.txt").write_text("".join(f"sentence {n}\n" for n in range(10)))

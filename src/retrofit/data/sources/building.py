@@ -103,6 +103,7 @@ def build_source(
     read: Callable[[Intake], None],
     *,
     derive_splits: bool = True,
+    rows_key: str = "data_source.path",
 ) -> Path:
     """Return the folder of a source, building it first if the cache does not hold it.
 
@@ -115,6 +116,7 @@ def build_source(
         inputs: what the pairs depend on besides; JSON-like.
         read: takes all rows in.
         derive_splits: whether a held-out split that the source lacks is taken from its training groups.
+        rows_key: the configuration key an error names that says which rows are read.
 
     Raises:
         UserError: no row can be used or too many cannot, or the cache cannot be written.
@@ -124,7 +126,7 @@ def build_source(
 
     def build(folder: Path) -> None:
         with Refusals(kept_refusals) as refusals:
-            _build(folder, name, licence, rules, read, refusals, derive_splits)
+            _build(folder, name, licence, rules, read, refusals, derive_splits, rows_key)
 
     return ArtefactStore(cache).get(STAGE, inputs, build)
 
@@ -137,13 +139,14 @@ def _build(
     read: Callable[[Intake], None],
     refusals: Refusals,
     derive_splits: bool,
+    rows_key: str,
 ) -> None:
     started = time.monotonic()
     with SpoolWriter(folder) as spool:
         intake = Intake(folder, name, rules, refusals, spool)
         read(intake)
     read_at = time.monotonic()
-    _check_enough(intake)
+    _check_enough(intake, rows_key)
     merged = merge(folder / SPOOL, refusals, derive_splits)
     pairs, counts = _write_pairs(folder / PAIRS, merged)
     refusals.copy_to(folder / REFUSED)
@@ -166,9 +169,9 @@ def _build(
     log.info("%s: %d pairs of %d rows; refused %s", name, pairs, intake.rows, report["refused"])
 
 
-def _check_enough(intake: Intake) -> None:
+def _check_enough(intake: Intake, rows_key: str) -> None:
     if not intake.rows:
-        raise UserError(f"{intake.name}: no rows; expected at least one (data_source.path)")
+        raise UserError(f"{intake.name}: no rows; expected at least one ({rows_key})")
     if intake.rules is not None:
         intake.refusals.check(intake.rows, intake.rules.max_refused)
     for check in intake.checks:
@@ -176,7 +179,7 @@ def _check_enough(intake: Intake) -> None:
     if not intake.spool.rows:
         left_out = [*intake.refusals.counts.items(), *(+intake.unused).items()]
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out)
-        raise UserError(f"{intake.name}: none of {intake.rows} rows gives a pair ({reasons}); see data_source.path")
+        raise UserError(f"{intake.name}: none of {intake.rows} rows gives a pair ({reasons}); see {rows_key}")
 
 
 def _write_pairs(path: Path, merged: Merged) -> tuple[int, Counter[tuple[str, str, str]]]:

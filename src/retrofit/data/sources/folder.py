@@ -106,6 +106,7 @@ def build_parallel(
         rules,
         inputs,
         lambda intake: intake.take_all(read_aligned(query_file, passage_file), reader.read),
+        rows_key="data_source.queries, data_source.passages",
     )
 
 

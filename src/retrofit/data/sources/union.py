@@ -47,7 +47,9 @@ def build_union(*, name: str, parts: Mapping[str, Mapping[str, Any]], cache: Pat
             intake.write_passages(_passages(sources))
 
     # Every part has its splits: what none of them holds out (synthetic pairs all train) is not held out here either.
-    return build_source(cache, "union", name, licence, None, inputs, read, derive_splits=False)
+    return build_source(
+        cache, "union", name, licence, None, inputs, read, derive_splits=False, rows_key="data_source.parts"
+    )
 
 
 def _take_pairs(intake: Intake, part: str, source: PairSource) -> None:
