@@ -117,7 +117,9 @@ def cap_per_stratum(table: pa.Table, rows: np.ndarray, cap: int | None, seed: in
     return _first_drawn(table, groups, [cap] * len(groups), seed)
 
 
-def equal_budget(table: pa.Table, rows: np.ndarray, pairs: int | None, seed: int) -> np.ndarray:
+def equal_budget(
+    table: pa.Table, rows: np.ndarray, pairs: int | None, seed: int, account: str = "task_mix, languages"
+) -> np.ndarray:
     """Return ``pairs`` rows spread as evenly over the task and language pairs as their sizes allow.
 
     What a small stratum cannot give is shared out among the others, so that the budget is the same whether it is spent
@@ -128,6 +130,7 @@ def equal_budget(table: pa.Table, rows: np.ndarray, pairs: int | None, seed: int
         rows: int64, the rows to draw from.
         pairs: how many to take; None keeps all.
         seed: of the draw.
+        account: what narrowed the rows down, for the error.
 
     Raises:
         UserError: there are fewer rows.
@@ -135,10 +138,7 @@ def equal_budget(table: pa.Table, rows: np.ndarray, pairs: int | None, seed: int
     if pairs is None:
         return rows
     if len(rows) < pairs:
-        raise UserError(
-            f"data_scale.pairs={pairs}: only {len(rows)} training pairs have these tasks in these languages "
-            "(task_mix, languages)"
-        )
+        raise UserError(f"data_scale.pairs={pairs}: only {len(rows)} training pairs are left ({account})")
     groups = strata(table, rows)
     return _first_drawn(table, groups, _even_quotas([len(group) for group in groups.values()], pairs), seed)
 

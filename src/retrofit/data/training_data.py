@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from retrofit.data.curation.artefact import Curation, curated_rows
 from retrofit.data.sampling import Mixture, SamplingPlan, steps_of_passes
@@ -60,19 +61,7 @@ class TrainingData:
         """
         source = PairSource.open(Path(instantiate(config["data_source"]["pairs"])))
         curation = curated_rows(source, evaluation, config["curation"], Path(config["paths"]["cache"]))
-        task_mix, languages, scale = config["task_mix"], config["languages"], config["data_scale"]
-        table, seed = source.pairs, config["seed"]
-        rows = select(table, "train", task_mix["tasks"], languages["languages"])
-        rows = np.intersect1d(rows, curation.kept, assume_unique=True)
-        rows = draw_tasks_and_languages(table, rows, task_mix["n_tasks"], languages["n_languages"], seed)
-        rows = cap_per_language(table, rows, scale["pairs_per_language"], seed)
-        rows = equal_budget(table, rows, scale["pairs"], seed)
-        if len(rows) < 2:
-            raise UserError(
-                "the selection is empty: no training pair has these tasks in these languages "
-                "(task_mix.tasks, languages.languages)"
-            )
-        return cls(source, curation, rows)
+        return cls(source, curation, _selected(source.pairs, curation.kept, config))
 
     def anchor_rows(self, config: Mapping[str, Any]) -> np.ndarray | None:
         """Return the rows of ``source.pairs`` that lend their texts as anchors, int64, ascending; None without anchors.
@@ -131,6 +120,39 @@ class TrainingData:
                 dict(zip((*names, "pairs"), (*key, pairs), strict=True)) for key, pairs in counts.items()
             ],
         }
+
+
+def _selected(table: pa.Table, kept: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Return the rows that a configuration selects of those that curation keeps, int64, ascending.
+
+    Raises:
+        UserError: fewer than two are left, or than ``data_scale.pairs``; it says how many each stage left.
+    """
+    task_mix, languages, scale, seed = (config[name] for name in ("task_mix", "languages", "data_scale", "seed"))
+    stages: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "curation leaves": lambda rows: np.intersect1d(rows, kept, assume_unique=True),
+        "task_mix.n_tasks and languages.n_languages leave": lambda rows: draw_tasks_and_languages(
+            table, rows, task_mix["n_tasks"], languages["n_languages"], seed
+        ),
+        "data_scale.pairs_per_language leaves": lambda rows: cap_per_language(
+            table, rows, scale["pairs_per_language"], seed
+        ),
+        "data_scale.pairs leaves": lambda rows: equal_budget(table, rows, scale["pairs"], seed, account),
+    }
+    rows = select(table, "train", task_mix["tasks"], languages["languages"])
+    account = f"{len(rows)} have these tasks in these languages (task_mix.tasks, languages.languages)"
+    for stage, narrowed in stages.items():
+        _check_two(rows, account)
+        before, rows = len(rows), narrowed(rows)
+        if len(rows) < before:
+            account += f", {stage} {len(rows)}"
+    _check_two(rows, account)
+    return rows
+
+
+def _check_two(rows: np.ndarray, account: str) -> None:
+    if len(rows) < 2:
+        raise UserError(f"fewer than two training pairs are selected: {account}")
 
 
 def _mixture(config: Mapping[str, Any]) -> Mixture:
