@@ -2,7 +2,9 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,51 @@ def test_a_folder_may_hold_a_readme_but_not_two_formats(tmp_path: Path, build: A
     (tmp_path / "data" / "rows.csv").write_bytes(table(","))
     with pytest.raises(UserError, match="holds csv and jsonl; expected files of one format"):
         build("folder", path=str(tmp_path / "data"), language="de")
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[str, dict[str, Any]]]:
+    """A URL, and the body and the headers that stand there."""
+    answer: dict[str, Any] = {"body": b"", "headers": {}}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            for name, value in answer["headers"].items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+            self.wfile.write(answer["body"])
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/rows.jsonl", answer
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("header", ["ETag", "Last-Modified", "Content-Length", None])
+def test_a_url_is_read_again_when_what_stands_there_has_changed(
+    header: str | None, served: tuple[str, dict[str, Any]], build: Any
+) -> None:
+    url, answer = served
+
+    def built(positive: str, version: str) -> PairSource:
+        body = json.dumps({"query": "q", "positive": positive}).encode() + b"\n"
+        values = {"ETag": f'"{version}"', "Last-Modified": version, "Content-Length": str(len(body))}
+        answer.update(body=body, headers={header: values[header]} if header else {})
+        return build("folder", path=url, language="de")
+
+    first = built("one", "Thu, 01 Jan 2026 00:00:00 GMT")
+    assert built("one", "Thu, 01 Jan 2026 00:00:00 GMT").folder == first.folder
+    changed = built("two", "Thu, 01 Jan 2026 00:00:01 GMT")
+    assert changed.folder != first.folder
+    assert changed.pairs["positives"].to_pylist() == [["two"]]
 
 
 def test_the_same_content_is_built_once_and_another_anew(tmp_path: Path, build: Any) -> None:

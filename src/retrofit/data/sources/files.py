@@ -11,11 +11,14 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from retrofit.artefacts import fingerprint
 from retrofit.errors import UserError
 
 SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".csv": "csv", ".tsv": "tsv"}
 COMPRESSIONS = {".gz", ".bz2", ".xz", ".zst"}
 BEIR = "beir"
+_HTTP_VERSIONS = ("ETag", "Content-MD5", "Digest", "Last-Modified")
+"""Headers that change when a file does; its size alone may stay the same."""
 FORMATS = (*sorted(set(SUFFIXES.values())), BEIR)
 
 
@@ -47,13 +50,23 @@ class DataFile:
             raise UserError(f"{self.shown}: cannot be opened: {error}") from error
 
     def fingerprint(self) -> str:
-        """Return what identifies its content: a hash of it where it is local, else what its server says of it."""
-        if not isinstance(self.filesystem, LocalFileSystem):
-            return str(self.filesystem.ukey(self.path))
+        """Return what identifies its content: what its server says of it; a hash where it is local or nothing is said.
+
+        Raises:
+            UserError: it cannot be read.
+        """
         try:
+            if "https" in self.filesystem.protocol:
+                # Its ukey would be a hash of the URL alone, whatever stands there.
+                info = self.filesystem.info(self.path)
+                told = {name: info[name] for name in _HTTP_VERSIONS if name in info}
+                if told:
+                    return fingerprint({"url": self.path, "size": info["size"], **told})
+            elif not isinstance(self.filesystem, LocalFileSystem):
+                return str(self.filesystem.ukey(self.path))
             with self.filesystem.open(self.path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"{self.shown}: cannot be read: {error}") from error
 
 
