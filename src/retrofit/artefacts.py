@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -177,16 +177,8 @@ class ArtefactStore:
         finally:
             lock.release()
 
-    @contextmanager
-    def _storage_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            where = f"the cache in {self.root} (RETROFIT_CACHE or paths.cache names another folder)"
-            told = storage_error(error, where)
-            if told is error:
-                raise
-            raise told from error
+    def _storage_errors(self) -> AbstractContextManager[None]:
+        return storage_errors(f"the cache in {self.root} (RETROFIT_CACHE or paths.cache names another folder)")
 
     def _build(self, folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         if folder.exists():
@@ -270,3 +262,19 @@ def storage_error(error: BaseException, where: str) -> BaseException:
     if number in (errno.EACCES, errno.EROFS, errno.EPERM):
         return UserError(f"no permission to write {where}: {os.strerror(number)}")
     return error
+
+
+@contextmanager
+def storage_errors(where: str) -> Iterator[None]:
+    """Raise what :func:`storage_error` makes of an error, in its place.
+
+    Args:
+        where: likewise.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = storage_error(error, where)
+        if told is error:
+            raise
+        raise told from error

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from retrofit.analysis.run_results import is_retention
+from retrofit.analysis.run_results import is_finished, is_retention
 from retrofit.analysis.significance import (
     CELL,
     RESAMPLES,
@@ -31,7 +31,6 @@ from retrofit.analysis.significance import (
     two_sided_p,
     weighted_mean,
 )
-from retrofit.artefacts import read_object
 from retrofit.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -41,7 +40,6 @@ HELD_OUT = "held_out"
 """The suite of the training domain."""
 SEEN_GROUP, UNSEEN_GROUP = f"{HELD_OUT}, seen", f"{HELD_OUT}, unseen"
 """Its groups: languages that were trained on, and others."""
-
 
 SAME_BASE = 0.001
 """By how much the score of one base may differ between runs: by its last digits, which depend on the machine."""
@@ -77,7 +75,7 @@ def finished_runs(folder: Path, name_of: Callable[[Mapping[str, Any]], str]) -> 
     """
     runs: dict[tuple[str, int], Path] = {}
     for path in sorted(folder.iterdir()):
-        if read_object(path / "status.json").get("state") == "finished":
+        if is_finished(path):
             config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
             key = (name_of(config), int(config["seed"]))
             if key in runs:
@@ -123,13 +121,12 @@ def compare_runs(
     names.sort(key=lambda name: (name != reference, name))
     groups = cell_groups((runs[name, seed] for name in names for seed in seeds), retention_by_task)
     scores = {
-        (name, seed, model): _scores(runs[name, seed], model)
+        (name, seed, model): _scores(runs[name, seed], model).merge(groups, on=CELL)
         for name in names
         for seed in seeds
         for model in ("base", "retrofitted")
     }
-    sizes = {key: scored.merge(groups, on=CELL)["group"].value_counts() for key, scored in scores.items()}
-    asked = scores[reference, seeds[0], "base"].merge(groups, on=CELL)
+    asked = scores[reference, seeds[0], "base"]
     beside = [(name, other) for name, other in further if name in names and other in names]
     of_differences, of_gains, of_further = (np.random.default_rng(seed) for seed in range(3))
     table: list[dict[str, Any]] = []
@@ -140,23 +137,26 @@ def compare_runs(
         if frame.empty:
             raise UserError(f"{runs[reference, seeds[0]]}: lacks {group}; measure all runs on the same queries")
         keys = [*CELL, "query_id"]
-        found = {
-            key: frame[keys].merge(scored, on=keys, validate="one_to_one", how="left")[METRIC].to_numpy()
-            for key, scored in scores.items()
-        }
-        _check_same_queries(runs, sizes, group, (reference, seeds[0], "base"))
-        for (name, seed, _), values in found.items():
-            if np.isnan(values).any():
-                missing = f"{int(np.isnan(values).sum())} queries of {group} that {reference} was measured on"
-                raise UserError(f"{runs[name, seed]}: lacks {missing}; measure all runs on the same queries")
+        found = {}
+        for (name, seed, model), scored in scores.items():
+            part = scored[scored["group"] == group]
+            values = frame[keys].merge(part, on=keys, validate="one_to_one", how="left")[METRIC].to_numpy()
+            wrong = None
+            if len(part) > len(frame):
+                wrong = f"has {len(part)} queries of {group}, {reference} has {len(frame)}"
+            elif np.isnan(values).any():
+                wrong = f"lacks {int(np.isnan(values).sum())} queries of {group} that {reference} was measured on"
+            if wrong:
+                raise UserError(f"{runs[name, seed]}: {wrong}; measure all runs on the same queries")
+            found[name, seed, model] = values
         of_run = {name: np.stack([found[name, seed, "retrofitted"] for seed in seeds]) for name in names}
         before = {name: np.stack([found[name, seed, "base"] for seed in seeds]) for name in names}
-        _warn_of_other_bases(group, {name: [weighted_mean(frame, each) for each in before[name]] for name in names})
         for name in sorted(names):
             for seed, *values in zip(seeds, before[name], of_run[name], strict=True):
                 start, mean = (weighted_mean(frame, each) for each in values)
                 row = {"group": group, column: name, "seed": seed, "base": start, METRIC: mean}
                 table.append({**row, "gain": mean - start})
+        _warn_of_other_bases(group, [row["base"] for row in table if row["group"] == group])
         for pairs, generator in (([(name, reference) for name in names[1:]], of_differences), (beside, of_further)):
             differences = {(name, other): of_run[name] - of_run[other] for name, other in pairs}
             compared += _tested(differences, frame, group, column, generator)
@@ -165,30 +165,13 @@ def compare_runs(
     return Comparison(pd.DataFrame(table), pd.DataFrame(compared), pd.DataFrame(gained))
 
 
-def _check_same_queries(
-    runs: Mapping[tuple[str, int], Path],
-    sizes: Mapping[tuple[str, int, str], pd.Series],
-    group: str,
-    reference: tuple[str, int, str],
-) -> None:
-    """Raise where a run was measured on more queries of a group than the reference."""
-    expected = sizes[reference][group]
-    for (name, seed, _), size in sizes.items():
-        if size.get(group, 0) > expected:
-            raise UserError(
-                f"{runs[name, seed]}: has {size[group]} queries of {group}, {reference[0]} has {expected}; measure all "
-                "runs on the same queries"
-            )
-
-
-def _warn_of_other_bases(group: str, bases: Mapping[str, Sequence[float]]) -> None:
+def _warn_of_other_bases(group: str, bases: Sequence[float]) -> None:
     """Warn where the base of some runs has another score: it was searched in other passages, or in less precision."""
-    means = [mean for of_seeds in bases.values() for mean in of_seeds]
-    if max(means) - min(means) > SAME_BASE:
+    if max(bases) - min(bases) > SAME_BASE:
         log.warning(
             "%s: the base has %.4f in one run and %.4f in another; were all measured with the same max_passages and "
             "evaluation.precision?",
-            group, min(means), max(means),
+            group, min(bases), max(bases),
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pandas as pd
 import yaml
 
+from retrofit.artefacts import read_object
 from retrofit.errors import UserError
 
 METRIC = "ndcg_at_10"
@@ -129,6 +130,11 @@ class RunResults(Comparison):
 def is_retention(suite: str) -> bool:
     """Return whether a suite watches for forgetting, as training tells it: by its name."""
     return suite.startswith("retention")
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether the run of a folder reached its end, by its ``status.json``."""
+    return read_object(folder / "status.json").get("state") == "finished"
 
 
 def flattened(text: str, length: int | None = None) -> str:

@@ -19,7 +19,7 @@ import yaml
 from retrofit.analysis import comparison
 from retrofit.analysis.comparison import METRIC, compare_runs
 from retrofit.analysis.finding_results import COLUMNS, ELSEWHERE, ENVIRONMENT, RETENTION, TRAINING, UNSEEN
-from retrofit.analysis.run_results import is_retention
+from retrofit.analysis.run_results import is_finished, is_retention
 from retrofit.analysis.significance import CELL
 from retrofit.analysis.sweep_status import PLAN
 from retrofit.artefacts import read_object, write_json, write_text
@@ -84,7 +84,7 @@ def swept_runs(folder: Path) -> list[SweptRun]:
     runs = []
     for path in sorted(folder.glob("*/config.yaml")):
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if config.get("sweep") and read_object(path.parent / "status.json").get("state") == "finished":
+        if config.get("sweep") and is_finished(path.parent):
             runs.append(SweptRun(path.parent, config))
     if not runs:
         raise UserError(f"{folder}: no finished run of a sweep; retrofit train sweep=NAME makes them")

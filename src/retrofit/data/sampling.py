@@ -150,8 +150,8 @@ class SamplingPlan:
         number_of = {key: number for number, key in enumerate(shares)}
         self._groups = []
         for number, (keys, size) in enumerate(zip(draws.members, draws.batch_sizes(batch_size), strict=True)):
-            alone = size if len(keys) == 1 else None
-            passes = [_Passes(strata[key], alone, (seed, 1, number_of[key])) for key in keys]
+            together = size if len(keys) == 1 else 1
+            passes = [_Passes(strata[key], together, (seed, 1, number_of[key])) for key in keys]
             group_shares = [shares[key] for key in keys]
             self._groups.append(_Group(passes, group_shares, size, int(turns[number]), (seed, 2, number)))
 
@@ -177,9 +177,9 @@ class _Passes:
     these are then others than those.
     """
 
-    def __init__(self, rows: np.ndarray, batch_size: int | None, seed: tuple[int, ...]) -> None:
+    def __init__(self, rows: np.ndarray, together: int, seed: tuple[int, ...]) -> None:
         self.rows = rows
-        self._batch_size = batch_size  # None where batches are shared with other strata
+        self._together = together  # draws that must be of different rows; 1 where batches are shared with other strata
         self._seed = seed
         self._shuffled = (-1, rows)
 
@@ -198,8 +198,8 @@ class _Passes:
         while reached < visit:
             reached += 1
             shuffled = np.random.default_rng([*self._seed, reached]).permutation(self.rows)
-            left = reached * len(self.rows) % self._batch_size if self._batch_size else 0
-            order = _apart(shuffled, order[-left:], self._batch_size - left) if left and self._batch_size else shuffled
+            left = reached * len(self.rows) % self._together
+            order = _apart(shuffled, order[-left:], self._together - left) if left else shuffled
         self._shuffled = (reached, order)
         return order
 

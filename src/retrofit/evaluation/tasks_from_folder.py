@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from retrofit.data.sources.beir import stop
-from retrofit.data.sources.columns import value_at
+from retrofit.data.sources.columns import encodable, value_at
 from retrofit.data.sources.files import find_files
 from retrofit.data.sources.refusals import Reason, RefusedRowError
-from retrofit.data.sources.rows import is_encodable, read_jsonl
+from retrofit.data.sources.rows import read_jsonl
 from retrofit.data.sources.validation import check_split
 from retrofit.errors import UserError
 from retrofit.evaluation.judged_folder import FOLDERS_KEY, SIMILARITY_FILES, JudgedFolder, draw_order, wanted
@@ -119,9 +119,7 @@ def _similarity(values: Mapping[str, Any]) -> tuple[str, tuple[str, str, float]]
         text = value_at(values, field, field)
         if not isinstance(text, str):
             raise RefusedRowError(Reason.NULL_FIELD if text is None else Reason.NOT_A_TEXT, field, text)
-        if not is_encodable(text):
-            raise RefusedRowError(Reason.SURROGATE, field)
-        sentences.append(text)
+        sentences.append(encodable(text, field))
     score = value_at(values, "score", "score")
     # What reads JSON takes NaN and Infinity for numbers.
     if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):

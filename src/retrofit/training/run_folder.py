@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from retrofit.artefacts import (
     read_object,
     remove_leftovers,
     storage_error,
+    storage_errors,
     system_error_number,
     write_json,
     write_text,
@@ -68,20 +69,9 @@ class RunFolder:
         trained = {key: value for key, value in named.items() if key not in _ONLY_MEASURED}
         return cls(runs / str(config["experiment_name"]) / fingerprint(named), fingerprint(trained))
 
-    @contextmanager
-    def writable(self) -> Iterator[None]:
-        """Tell what keeps the folder from being written as an error the user can put right.
-
-        Raises:
-            UserError: no space is left on the disk, or the folder may not be written.
-        """
-        try:
-            yield
-        except OSError as error:
-            told = storage_error(error, self._place)
-            if told is error:
-                raise
-            raise told from error
+    def writable(self) -> AbstractContextManager[None]:
+        """Tell what keeps the folder from being written as a ``UserError``: a full disk, or a missing permission."""
+        return storage_errors(self._place)
 
     @property
     def _place(self) -> str:
