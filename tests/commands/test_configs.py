@@ -36,7 +36,11 @@ WITH = {("adapter", "full"): ["anchor=none"]}
 RETROFITTED = ("embedded", "me5_base", "me5_large", "me5_small", "minilm", "tiny", "xlmr_base")
 ONLY_EVALUATED = ("bm25", "openai_embeddings", "use_multilingual")
 # What no training can do with: it is for retrofit evaluate.
-NOT_TRAINED_WITH = {("evaluation", "folder"): "evaluation.suites", ("evaluation", "mteb"): "evaluation.suites"}
+NOT_TRAINED_WITH = {
+    ("evaluation", "folder"): "evaluation.suites",
+    ("evaluation", "mteb"): "evaluation.suites",
+    **{("model", option): "negatives.mined.model" for option in ONLY_EVALUATED},
+}
 # What is chosen for a part of another group, and not at the top.
 PARTS = {
     "reranker": "negatives.mined.reranker",
