@@ -39,7 +39,9 @@ def write_swept_run(
     metrics = []
     for model, values in (("base", base), ("retrofitted", base + gain + noise)):
         scored = frame.assign(**{METRIC: values})
-        scored.to_parquet(path / f"queries_{model}.parquet")
+        scored.assign(query_group=[str(place) for place in range(len(frame))]).to_parquet(
+            path / f"queries_{model}.parquet"
+        )
         cells = scored.groupby(list(frame.columns[:-1]))[METRIC].agg(["mean", "size"]).reset_index()
         cells = cells.rename(columns={"mean": "value", "size": "n_queries"}).assign(model=model, metric=METRIC)
         metrics.append(cells.assign(seen_in_training=cells["query_language"] == "de"))

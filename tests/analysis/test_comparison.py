@@ -9,12 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from retrofit.analysis.comparison import (
-    bootstrap_interval,
-    compare_runs,
-    finished_runs,
-    sign_flip_p,
-)
+from retrofit.analysis.comparison import compare_runs, finished_runs
 from retrofit.errors import UserError
 
 METRIC = "ndcg_at_10"
@@ -28,7 +23,8 @@ def queries(per_cell: int = 40, suites: tuple[str, ...] = ("held_out", "retentio
         for language in languages
         for number in range(per_cell if language == "de" else per_cell // 2)
     ]
-    return pd.DataFrame(rows, columns=["suite", "task", "query_language", "document_language", "query_id"])
+    frame = pd.DataFrame(rows, columns=["suite", "task", "query_language", "document_language", "query_id"])
+    return frame.assign(query_group=[str(place) for place in range(len(frame))])
 
 
 def write_run(folder: Path, option: str, seed: int, gain: float, noise: float = 0.05) -> Path:
@@ -42,7 +38,7 @@ def write_run(folder: Path, option: str, seed: int, gain: float, noise: float = 
     scores = {"base": base, "retrofitted": base + gain + np.random.default_rng(seed).normal(0, noise, len(frame))}
     for model, values in scores.items():
         frame.assign(**{METRIC: values}).to_parquet(path / f"queries_{model}.parquet")
-    cells = frame.drop(columns="query_id").drop_duplicates()
+    cells = frame.drop(columns=["query_id", "query_group"]).drop_duplicates()
     cells = cells.assign(metric=METRIC, model="base", seen_in_training=cells["query_language"] == "de")
     cells.to_csv(path / "metrics.csv", index=False)
     return path
@@ -155,20 +151,24 @@ def test_another_score_of_the_base_is_told(runs: dict[tuple[str, int], Path], ca
     assert caplog.messages[1].startswith("retention_leads: the base has ")
 
 
-def test_an_interval_covers_as_often_as_it_says() -> None:
-    frame = queries(20, ("held_out",))
-    covered = 0
-    for seed in range(60):
-        generator = np.random.default_rng(seed)
-        # One seed only, for with few of them the bootstrap over seeds is known to be narrow.
-        low, high = bootstrap_interval(generator.normal(0.1, 1, (1, len(frame))), frame, generator)
-        covered += low <= 0.1 <= high
-    assert 50 <= covered <= 60
+def test_queries_that_ask_for_the_same_are_not_counted_twice(runs: dict[tuple[str, int], Path]) -> None:
+    apart = compare_runs(runs, "real", "source").gains.set_index(["group", "source"])
+    for path in runs.values():
+        for model in ("base", "retrofitted"):
+            scores = pd.read_parquet(path / f"queries_{model}.parquet")
+            # Forty queries, as if they were translations of five.
+            scores = scores.assign(query_group=(scores["query_id"] % 5).astype(str))
+            scores[METRIC] = scores.groupby("query_group")[METRIC].transform("mean")
+            scores.to_parquet(path / f"queries_{model}.parquet")
+    grouped = compare_runs(runs, "real", "source").gains.set_index(["group", "source"])
+    row = ("held_out, seen", "better")
+    assert grouped.loc[row, "p"] > apart.loc[row, "p"]
 
 
-def test_p_values_are_small_for_an_effect_and_uniform_without() -> None:
-    frame = queries(20, ("held_out",))
-    generator = np.random.default_rng(0)
-    none = [sign_flip_p(generator.normal(0, 1, len(frame)), frame, generator) for _ in range(40)]
-    assert 0.25 < np.mean(none) < 0.75
-    assert sign_flip_p(generator.normal(2, 1, len(frame)), frame, generator) < 0.001
+def test_seeds_that_the_reference_lacks_are_told(
+    runs: dict[tuple[str, int], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    del runs["real", 2]
+    found = compare_runs(runs, "real", "source")
+    assert "runs with seed 2 are left out: real has no finished run with it" in caplog.messages
+    assert set(found.differences["seeds"]) == {2}

@@ -59,6 +59,31 @@ def test_the_interval_holds_the_plateau_and_is_that_of_the_seeds() -> None:
     assert apart.high > 1.2 * apart.low
 
 
+def test_the_interval_covers_as_often_as_it_says() -> None:
+    curve = exponential(AMOUNTS, 0.126, 0.04, 450)
+    true, covered = 450 * math.log(0.04 / (0.05 * 0.126)), 0
+    for draw in range(60):
+        noise = np.random.default_rng(draw).normal(0, 0.005, (3, len(AMOUNTS)))
+        fit = saturation(
+            pd.concat(pd.DataFrame({"n": AMOUNTS, "seed": seed, "gain": curve + noise[seed]}) for seed in range(3))
+        )
+        assert fit is not None
+        covered += fit.low <= true <= fit.high
+    assert covered >= 54
+
+
+def test_noise_at_a_plateau_is_no_fall_and_neither_is_a_loss_that_shrinks() -> None:
+    called = 0
+    for draw in range(60):
+        noise = np.random.default_rng(draw).normal(0, 0.004, (3, len(AMOUNTS)))
+        gains = [pd.DataFrame({"n": AMOUNTS, "seed": seed, "gain": 0.03 + noise[seed]}) for seed in range(3)]
+        fit = saturation(pd.concat(gains))
+        called += fit is not None and fit.falls
+    assert called <= 9
+    fit = saturation(runs(np.array([-0.05, -0.03, -0.02, -0.015, -0.012, -0.01])))
+    assert fit is None or not fit.falls
+
+
 def test_a_level_curve_is_level_from_the_smallest_amount_on() -> None:
     fit = saturation(runs(np.full(6, 0.05), 0.001))
     assert fit is not None

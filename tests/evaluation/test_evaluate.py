@@ -111,6 +111,7 @@ def test_results_are_those_of_every_task_on_its_own(encoder: BiEncoder, tasks: l
         for query_id in task.queries:
             row = found[task.task, task.query_language, task.document_language, query_id]
             assert row["suite"] == "held_out"
+            assert row["query_group"] == task.groups[query_id]
             for metric in METRICS:
                 assert row[metric] == pytest.approx(expected[metric][query_id], abs=1e-6)
             best = sorted(run[query_id], key=run[query_id].__getitem__, reverse=True)[:5]

@@ -69,12 +69,13 @@ def reranking(pairs: list[Pair], **options: Any) -> list[RetrievalTask]:
 def test_a_language_is_one_task_with_the_queries_of_all_tasks() -> None:
     pairs = [
         Pair("q1", ("a",), "help", "en", "en", "s", "g", "test"),
-        Pair("q2", ("b",), "desc", "en", "en", "s", "g", "test"),
+        Pair("q2", ("b",), "desc", "en", "en", "s", "h", "test"),
         Pair("q3", ("c",), "desc", "de", "de", "s", "g", "test"),
     ]
     german, english = reranking(pairs)
     assert (english.task, english.query_language) == ("reranking", "en")
     assert set(english.queries.values()) == {"q1", "q2"}
+    assert {english.queries[query]: group for query, group in english.groups.items()} == {"q1": "g", "q2": "h"}
     assert set(english.corpus.values()) == {"a", "b"}
     assert list(german.queries.values()) == ["q3"]
 

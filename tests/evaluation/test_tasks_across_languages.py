@@ -71,6 +71,7 @@ def test_what_answers_is_what_the_same_key_answers_in_the_other_language() -> No
     assert answers(tasks["de", "en"]) == {"Ort": {"Where it is."}, "Zeit": {"When it was."}}
     assert set(tasks["de", "en"].corpus.values()) == {pair.positives[0] for pair in PAIRS[:-1] if pair.language == "en"}
     assert answers(tasks["de", "fr"]) == {"Ort": {"Où il est."}}
+    assert {tasks["de", "en"].groups[query] for query in tasks["de", "en"].queries} == {"hue.place", "hue.time"}
     assert set(cross(languages=["fr"], document_languages=["de", "en"])) == {("fr", "de"), ("fr", "en")}
 
 
@@ -159,7 +160,9 @@ def test_documents_of_one_group_answer_in_every_language(tmp_path: Path) -> None
     assert set(german.corpus) == {"en1", "en2", "en3"}
     assert english.qrels == {"qen": {"de1": 1}}
     assert set(english.corpus) == {"de1", "de2"}
+    assert (german.groups["qde"], english.groups["qen"]) == ("tea", "tea")
     german, english = mixed_tasks_from_folder(tmp_path, "s")
+    assert {query: german.groups[query] for query in german.queries} == {"qde": "tea", "alone": "coffee"}
     assert german.qrels == {"qde": {"de1": 2, "en1": 2, "en2": 2}, "alone": {"de2": 1}}
     # The other English document of the group is not judged to answer in English.
     assert english.qrels == {"qen": {"en1": 1, "de1": 1}}

@@ -31,6 +31,7 @@ def test_a_beir_folder(tmp_path: Path, zipped: bool, header: bool) -> None:
     assert task.corpus == {"d1": "Tee お茶", "d2": "קפה", "d3": "milk"}
     assert task.queries == {"q1": "tea", "q2": "coffee"}
     assert task.qrels == {"q1": {"d1": 2}, "q2": {"d2": 1, "d3": 1}}
+    assert task.groups == {"q1": "d1", "q2": "d2"}
 
 
 def test_max_queries_draws_from_all_of_the_folder_and_fewer_lie_inside_more(tmp_path: Path) -> None:

@@ -71,6 +71,12 @@ def test_a_pool_of_a_task_holds_its_own_passages() -> None:
     assert answers(tasks["desc", "de", "de"]) == {"q1": {"f"}}
 
 
+def test_queries_belong_together_by_the_group_of_their_pair() -> None:
+    grouped = [replace(row, group=f"group of {row.query}") for row in PAIRS]
+    for task in built(grouped).values():
+        assert task.groups == {query_id: f"group of {text}" for query_id, text in task.queries.items()}
+
+
 def test_a_pool_of_a_language_holds_the_passages_of_all_tasks_and_knows_all_answers() -> None:
     tasks = built(pool="language")
     english, german = {"a", "b", "c", "d", "e"}, {"f", "g"}

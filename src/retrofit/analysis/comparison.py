@@ -1,8 +1,7 @@
 """Runs that differ in one thing, against a reference, seed by seed and query by query.
 
-Intervals come from a bootstrap that draws seeds, and queries within every task and language, anew; p-values from
-flipping the signs of the queries' mean differences (two-sided), corrected over the comparisons of a group by Holm's
-method.
+Intervals and p-values come from a t-test over seeds and groups of queries (:mod:`retrofit.analysis.clustered`);
+p-values are corrected over the comparisons of a group by Holm's method.
 """
 
 from __future__ import annotations
@@ -17,20 +16,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from retrofit.analysis.clustered import QUERY_GROUP, estimate
 from retrofit.analysis.run_results import is_finished, is_retention
-from retrofit.analysis.significance import (
-    CELL,
-    RESAMPLES,
-    bootstrap_sums,
-    draw_seeds,
-    flipped_sums,
-    holm,
-    mean_of_seeds,
-    percentile_interval,
-    query_weights,
-    two_sided_p,
-    weighted_mean,
-)
+from retrofit.analysis.significance import CELL, holm, weighted_mean
 from retrofit.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -117,6 +105,10 @@ def compare_runs(
     for name, without in lacking.items():
         if without:
             log.warning("%s is left out: it has no finished run with seed %s", name, ", ".join(map(str, without)))
+    further_seeds = sorted({seed for _, seed in runs} - set(seeds))
+    if further_seeds:
+        given = ", ".join(map(str, further_seeds))
+        log.warning("runs with seed %s are left out: %s has no finished run with it", given, reference)
     names = [name for name, without in lacking.items() if not without]
     names.sort(key=lambda name: (name != reference, name))
     groups = cell_groups((runs[name, seed] for name in names for seed in seeds), retention_by_task)
@@ -128,7 +120,6 @@ def compare_runs(
     }
     asked = scores[reference, seeds[0], "base"]
     beside = [(name, other) for name, other in further if name in names and other in names]
-    of_differences, of_gains, of_further = (np.random.default_rng(seed) for seed in range(3))
     table: list[dict[str, Any]] = []
     compared: list[dict[str, Any]] = []
     gained: list[dict[str, Any]] = []
@@ -157,11 +148,11 @@ def compare_runs(
                 row = {"group": group, column: name, "seed": seed, "base": start, METRIC: mean}
                 table.append({**row, "gain": mean - start})
         _warn_of_other_bases(group, [row["base"] for row in table if row["group"] == group])
-        for pairs, generator in (([(name, reference) for name in names[1:]], of_differences), (beside, of_further)):
+        for pairs in ([(name, reference) for name in names[1:]], beside):
             differences = {(name, other): of_run[name] - of_run[other] for name, other in pairs}
-            compared += _tested(differences, frame, group, column, generator)
+            compared += _tested(differences, frame, group, column)
         changes = {(name, "base"): of_run[name] - before[name] for name in names}
-        gained += _tested(changes, frame, group, column, of_gains)
+        gained += _tested(changes, frame, group, column)
     return Comparison(pd.DataFrame(table), pd.DataFrame(compared), pd.DataFrame(gained))
 
 
@@ -176,21 +167,17 @@ def _warn_of_other_bases(group: str, bases: Sequence[float]) -> None:
 
 
 def _tested(
-    differences: Mapping[tuple[str, str], np.ndarray],
-    frame: pd.DataFrame,
-    group: str,
-    column: str,
-    generator: np.random.Generator,
+    differences: Mapping[tuple[str, str], np.ndarray], frame: pd.DataFrame, group: str, column: str
 ) -> list[dict[str, Any]]:
     """Return a row for each option's differences, float ``[seeds, queries]``, to what it is compared with."""
     rows: list[dict[str, Any]] = []
     for (name, other), values in differences.items():
-        low, high = bootstrap_interval(values, frame, generator)
+        found = estimate(values, frame)
         by_seed = [weighted_mean(frame, difference) for difference in values]
         rows.append(
             {"group": group, column: name, "against": other, "seeds": len(values), "queries": len(frame),
-             "difference": float(np.mean(by_seed)), "low": low, "high": high,
-             "seeds_up": sum(value > 0 for value in by_seed), "p": sign_flip_p(values.mean(axis=0), frame, generator)}
+             "difference": found.mean, "low": found.low, "high": found.high,
+             "seeds_up": sum(value > 0 for value in by_seed), "p": found.p}
         )  # fmt: skip
     corrected = holm([row["p"] for row in rows])
     return [{**row, "p_holm": value} for row, value in zip(rows, corrected, strict=True)]
@@ -203,23 +190,6 @@ def interpolations(runs: Mapping[tuple[str, int], Path], column: str) -> pd.Data
         for (name, seed), path in runs.items()
     ]
     return pd.concat(tried).groupby([column, "weight"])[["gain", "retention"]].mean().reset_index()
-
-
-def bootstrap_interval(
-    differences: np.ndarray, frame: pd.DataFrame, generator: np.random.Generator
-) -> tuple[float, float]:
-    """Return the 95% interval of the weighted mean of differences, float ``[seeds, queries]``."""
-    weights = query_weights(frame)
-    sums = np.zeros((RESAMPLES, len(differences)))
-    for queries in frame.groupby(CELL).indices.values():
-        sums += bootstrap_sums((differences[:, queries] * weights[queries]).T, generator)
-    return percentile_interval(mean_of_seeds(sums, draw_seeds(len(differences), generator)))
-
-
-def sign_flip_p(differences: np.ndarray, frame: pd.DataFrame, generator: np.random.Generator) -> float:
-    """Return the two-sided p-value of the weighted mean of differences, float ``[queries]``, under random signs."""
-    values = differences * query_weights(frame)
-    return two_sided_p(values.sum(), flipped_sums(values[:, None], generator)[:, 0])
 
 
 def cell_groups(runs: Iterable[Path], retention_by_task: bool) -> pd.DataFrame:
@@ -240,4 +210,4 @@ def cell_groups(runs: Iterable[Path], retention_by_task: bool) -> pd.DataFrame:
 
 def _scores(path: Path, model: str) -> pd.DataFrame:
     """Return the metric of every query of a run's model."""
-    return pd.read_parquet(path / f"queries_{model}.parquet", columns=[*CELL, "query_id", METRIC])
+    return pd.read_parquet(path / f"queries_{model}.parquet", columns=[*CELL, "query_id", QUERY_GROUP, METRIC])

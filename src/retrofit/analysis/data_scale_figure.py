@@ -32,7 +32,7 @@ def data_scale_figure(results: SweepResults) -> Figure | None:
             if len(runs):
                 panel.plot(runs["point"].map(sizes), runs["gain"], linestyle="none", marker=marker, markersize=4.5,
                            color=colour, alpha=0.75, label=DOMAINS[domain])  # fmt: skip
-            if domain in fits:
+            if domain in fits and not fits[domain].falls:
                 _curve(panel, fits[domain], colour)
         panel.set_xscale("log")
         labels = {f"{n:,.0f}": n for n in sizes.values()}  # of two caps above what there is one

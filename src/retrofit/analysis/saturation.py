@@ -9,14 +9,14 @@ origin: what the first hundred pairs do is not what more of them add.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import curve_fit
-
-from retrofit.analysis.significance import RESAMPLES, percentile_interval
+from scipy import stats
+from scipy.optimize import OptimizeWarning, curve_fit
 
 SHARE = 0.95
 """The plateau begins where this share of the fitted asymptote is reached."""
@@ -50,11 +50,12 @@ class Saturation:
         parameters: asymptote, distance from it, and scale or exponent.
         explained: share of the variance of the runs that the curve explains (R squared).
         plateau: the smallest amount that reaches ``SHARE`` of the asymptote; infinite where nothing does.
-        low: lower end of its 95% interval, from a bootstrap over seeds.
+        low: lower end of its 95% interval: of its logarithm, by the delta method from what the runs leave of the curve.
         high: upper end.
         measured: the smallest and the largest amount measured.
-        falls: whether in every seed the largest amount gains less than ``SHARE`` of the most that an amount gains. No
-            curve of ours falls: one that is fitted all the same is about level, and says nothing.
+        falls: whether the largest amount gains less than ``SHARE`` of what the best one does, by more than seeds differ
+            (95%, t-test of pairs). No curve of ours falls: one that is fitted all the same is about level, and says
+            nothing.
     """
 
     form: str
@@ -91,17 +92,15 @@ def saturation(runs: pd.DataFrame) -> Saturation | None:
     if len(amounts) < AMOUNTS:
         return None
     n, gains = runs["n"].to_numpy(dtype=np.float64), runs["gain"].to_numpy(dtype=np.float64)
-    fits = {form: _fit(form, n, gains) for form in CURVES}
-    noise = {form: float(((gains - CURVES[form](n, *fit)) ** 2).sum()) for form, fit in fits.items() if fit}
-    if not noise:
+    fits = {form: fit for form in CURVES if (fit := _fit(form, n, gains)) is not None}
+    if not fits:
         return None
+    noise = {form: float(((gains - CURVES[form](n, *parameters)) ** 2).sum()) for form, (parameters, _) in fits.items()}
     form = min(noise, key=lambda name: noise[name])
-    parameters = fits[form]
-    if parameters is None:
-        return None
+    parameters, covariance = fits[form]
     spread = float(((gains - gains.mean()) ** 2).sum())
     measured = (float(amounts[0]), float(amounts[-1]))
-    low, high = _interval(runs, form, measured[0])
+    low, high = _interval(form, parameters, covariance, len(gains) - len(parameters), measured[0])
     return Saturation(
         form=form,
         parameters=parameters,
@@ -122,25 +121,35 @@ def plateau(form: str, parameters: tuple[float, float, float], smallest: float) 
         parameters: of the curve.
         smallest: amount measured: what is reached there already is not looked for below.
     """
+    return math.inf if parameters[0] <= 0 else max(smallest, _exp(_log_plateau(form, parameters)))
+
+
+def _log_plateau(form: str, parameters: Sequence[float]) -> float:
+    """Return the logarithm of the amount that reaches ``SHARE`` of a positive asymptote; -infinity where all do."""
     asymptote, distance, shape = parameters
-    if asymptote <= 0:
-        return math.inf
     left = (1 - SHARE) * asymptote
-    if distance <= left * 1e-9:
-        return smallest
-    if form == "exponential":
-        return max(smallest, shape * math.log(distance / left))
-    exponent = math.log(distance / left) / shape
-    return max(smallest, math.exp(exponent)) if exponent < 700 else math.inf
+    if distance <= left * (1 + 1e-9):
+        return -math.inf
+    far = math.log(distance / left)
+    return math.log(shape * far) if form == "exponential" else far / shape
+
+
+def _exp(exponent: float) -> float:
+    return math.exp(exponent) if exponent < 700 else math.inf
 
 
 def _falls(runs: pd.DataFrame) -> bool:
     gains = runs.pivot_table(index="seed", columns="n", values="gain")
-    return bool((gains.iloc[:, -1] < SHARE * gains.max(axis=1)).all())
+    best = gains[gains.mean().idxmax()]
+    fall = (SHARE * best - gains.iloc[:, -1]).dropna()
+    if best.mean() <= 0 or len(fall) < 2:
+        return False
+    half = stats.t.ppf(0.975, len(fall) - 1) * stats.sem(fall)
+    return bool(fall.mean() > half)
 
 
-def _fit(form: str, n: np.ndarray, gains: np.ndarray) -> tuple[float, float, float] | None:
-    """Return the parameters that fit best; None where the search does not end."""
+def _fit(form: str, n: np.ndarray, gains: np.ndarray) -> tuple[tuple[float, float, float], np.ndarray] | None:
+    """Return the parameters that fit best, and their covariance ``[3, 3]``; None where the search does not end."""
     most, rise = float(gains.max()), max(float(np.ptp(gains)), 1e-6)
     if form == "exponential":
         start, bounds = float(np.median(n)), (float(n.min()) / 10, float(n.max()) * 10)
@@ -149,28 +158,34 @@ def _fit(form: str, n: np.ndarray, gains: np.ndarray) -> tuple[float, float, flo
         start, bounds = 0.5, (0.05, 5.0)
         distance = rise * float(n.min()) ** 0.5
     try:
-        fitted, _ = curve_fit(
-            CURVES[form], n, gains, p0=(most, distance, start), maxfev=5_000, x_scale=(rise, distance, start),
-            bounds=((-np.inf, 0, bounds[0]), (np.inf, np.inf, bounds[1])),
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OptimizeWarning)  # of a covariance that cannot be told: it is infinite
+            fitted, covariance = curve_fit(
+                CURVES[form], n, gains, p0=(most, distance, start), maxfev=5_000, x_scale=(rise, distance, start),
+                bounds=((-np.inf, 0, bounds[0]), (np.inf, np.inf, bounds[1])),
+            )  # fmt: skip
     except RuntimeError:
         return None
     asymptote, distance, shape = (float(value) for value in fitted)
-    return asymptote, distance, shape
+    return (asymptote, distance, shape), covariance
 
 
-def _interval(runs: pd.DataFrame, form: str, smallest: float) -> tuple[float, float]:
-    """Return the 95% interval of the plateau where whole seeds are drawn anew."""
-    seeds = np.sort(runs["seed"].unique())
-    by_seed = {seed: runs[runs["seed"] == seed] for seed in seeds}
-    drawn = np.sort(np.random.default_rng(0).integers(len(seeds), size=(RESAMPLES, len(seeds))), axis=1)
-    draws, counts = np.unique(drawn, axis=0, return_counts=True)  # of three seeds there are only ten
-    plateaus = []
-    for draw in draws:
-        rows = pd.concat([by_seed[seeds[place]] for place in draw])
-        fit = _fit(form, rows["n"].to_numpy(dtype=np.float64), rows["gain"].to_numpy(dtype=np.float64))
-        plateaus.append(math.inf if fit is None else plateau(form, fit, smallest))
-    # Percentiles interpolate, and between a number and infinity there is nothing: they are taken of what stands in.
-    values = np.repeat(np.minimum(plateaus, 1e300), counts)
-    low, high = percentile_interval(values)
-    return tuple(math.inf if end >= 1e299 else end for end in (low, high))  # type: ignore[return-value]
+def _interval(
+    form: str, parameters: tuple[float, float, float], covariance: np.ndarray, degrees: int, smallest: float
+) -> tuple[float, float]:
+    """Return the 95% interval of the plateau."""
+    if parameters[0] <= 0:
+        return math.inf, math.inf
+    middle = _log_plateau(form, parameters)
+    if middle == -math.inf:
+        return smallest, smallest
+    middles, slopes = np.array(parameters), np.zeros(len(parameters))
+    for place, step in enumerate(1e-6 * np.abs(middles)):
+        ends = (middles + sign * step * np.eye(len(middles))[place] for sign in (1, -1))
+        up, down = (_log_plateau(form, end.tolist()) for end in ends)
+        slopes[place] = (up - down) / (2 * step)
+    variance = float(slopes @ covariance @ slopes)
+    if not (degrees > 0 and np.isfinite(variance)):
+        return smallest, math.inf
+    half = float(stats.t.ppf(0.975, degrees)) * math.sqrt(max(variance, 0.0))
+    return max(smallest, _exp(middle - half)), max(smallest, _exp(middle + half))

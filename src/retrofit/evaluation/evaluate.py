@@ -24,11 +24,12 @@ RESULT_SCHEMA = pa.schema(
         pa.field("query_language", pa.string(), nullable=False),
         pa.field("document_language", pa.string(), nullable=False),
         pa.field("query_id", pa.string(), nullable=False),
+        pa.field("query_group", pa.string(), nullable=False),
         *(pa.field(metric, pa.float64(), nullable=False) for metric in METRICS),
         pa.field("top_passage_ids", pa.list_(pa.string()), nullable=False),
     ]
 )
-"""One row a query: its scores and the ids of its five best passages."""
+"""One row a query: what it belongs together with others by, its scores and the ids of its five best passages."""
 
 
 def evaluate(
@@ -60,6 +61,7 @@ def evaluate(
                     "query_language": task.query_language,
                     "document_language": task.document_language,
                     "query_id": query_id,
+                    "query_group": task.groups.get(query_id, query_id),
                     "top_passage_ids": best,
                     **{metric: scores[metric][query_id] for metric in METRICS},
                 }

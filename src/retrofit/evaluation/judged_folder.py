@@ -51,6 +51,11 @@ class JudgedFolder:
         found = self.documents[document]
         return found.language or found.subset or "unknown"
 
+    def query_group(self, query: str) -> str:
+        """Return what a query shares with others that ask for the same: its first answer's group, or that answer."""
+        answer = next(iter(self.qrels[query]))
+        return self.documents[answer].group or answer
+
     def queries_by_language(self, languages: Sequence[str] | None = None) -> dict[str, list[str]]:
         """Return the judged queries of each language, the languages in the order of their names.
 

@@ -48,8 +48,13 @@ def reranking_tasks_from_pairs(
     merged: dict[tuple[str, str], RetrievalTask] = {}
     for task in found:
         key = task.query_language, task.document_language
-        before = merged.get(key, replace(task, task="reranking", queries={}, qrels={}))
-        merged[key] = replace(before, queries={**before.queries, **task.queries}, qrels={**before.qrels, **task.qrels})
+        before = merged.get(key, replace(task, task="reranking", queries={}, qrels={}, groups={}))
+        merged[key] = replace(
+            before,
+            queries={**before.queries, **task.queries},
+            qrels={**before.qrels, **task.qrels},
+            groups={**before.groups, **task.groups},
+        )
     return with_candidates([merged[key] for key in sorted(merged)], candidates)
 
 

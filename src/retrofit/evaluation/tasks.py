@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class RetrievalTask:
         queries: text by query id.
         corpus: text by passage id.
         qrels: relevance grade by passage id by query id; every query has at least one grade above zero.
+        groups: by query id, what queries belong together by, across tasks and languages of the suite: the integration
+            or the paragraph they ask for. A query that has none is by itself.
         candidates: of reranking, the ids of the passages that are put in order, by query id; None where the whole
             corpus is searched.
     """
@@ -29,6 +31,7 @@ class RetrievalTask:
     queries: Mapping[str, str]
     corpus: Mapping[str, str]
     qrels: Mapping[str, Mapping[str, int]]
+    groups: Mapping[str, str] = field(default_factory=dict)
     candidates: Mapping[str, Sequence[str]] | None = None
 
     @property

@@ -31,11 +31,13 @@ class ParallelTexts:
         queries: text by query by language, in the order in which they are drawn.
         corpora: text by passage by language.
         answers: by query and language, the passages of that language that answer it; grades by passage.
+        groups: by query, what it shares with its parallels in other languages.
     """
 
     queries: Mapping[str, Mapping[str, str]]
     corpora: Mapping[str, Mapping[str, str]]
     answers: Mapping[str, Mapping[str, Mapping[str, int]]]
+    groups: Mapping[str, str]
 
 
 def cross_lingual_tasks_from_pairs(
@@ -210,7 +212,7 @@ def parallel_pairs(
         for unit in sorted(its_units):
             for language, passages_there in of_unit[unit].items():
                 answers.setdefault(query, {}).setdefault(language, {}).update(passages_there)
-    return ParallelTexts(queries, corpora, answers)
+    return ParallelTexts(queries, corpora, answers, {query: min(its)[1] for query, its in units.items()})
 
 
 def parallel_folder(folder: JudgedFolder) -> ParallelTexts:
@@ -243,7 +245,7 @@ def parallel_folder(folder: JudgedFolder) -> ParallelTexts:
         found = dict(judged) if judged_across else _through_groups(folder, judged, groups)
         for answer, grade in found.items():
             answers.setdefault(query, {}).setdefault(folder.document_language(answer), {})[answer] = grade
-    return ParallelTexts(queries, corpora, answers)
+    return ParallelTexts(queries, corpora, answers, {query: folder.query_group(query) for query in folder.qrels})
 
 
 def _through_groups(
@@ -280,7 +282,7 @@ def _cross_lingual(
         corpus = reduced_pool(texts.corpora.get(document_language, {}), answers, max_passages)
         for language, qrels in drawn.items():
             queries = {query: texts.queries[language][query] for query in qrels}
-            result.append(RetrievalTask(suite, name, language, document_language, queries, corpus, qrels))
+            result.append(RetrievalTask(suite, name, language, document_language, queries, corpus, qrels, texts.groups))
     return sorted(result, key=lambda task: (task.query_language, task.document_language))
 
 
@@ -317,7 +319,14 @@ def _mixed(
     searched = reduced_pool(corpus, answers, max_passages)
     return [
         RetrievalTask(
-            suite, name, language, MIXED, {query: texts.queries[language][query] for query in qrels}, searched, qrels
+            suite,
+            name,
+            language,
+            MIXED,
+            queries={query: texts.queries[language][query] for query in qrels},
+            corpus=searched,
+            qrels=qrels,
+            groups=texts.groups,
         )
         for language, qrels in drawn.items()
     ]

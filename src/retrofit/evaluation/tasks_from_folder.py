@@ -68,7 +68,8 @@ def tasks_from_beir(
         queries = {query: read.queries[query].text for query in kept}
         searched = _language_of(document_languages[subset], language)
         corpus = reduced_pool(corpora[subset], set().union(*kept.values()), max_passages)
-        result.append(RetrievalTask(suite, subset, language, searched, queries, corpus, kept))
+        groups = {query: read.query_group(query) for query in kept}
+        result.append(RetrievalTask(suite, subset, language, searched, queries, corpus, kept, groups))
     return _named(result, read.name)
 
 

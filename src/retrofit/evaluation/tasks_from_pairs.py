@@ -62,10 +62,12 @@ def tasks_from_pairs(
                 pools[row["language"],][shown_id(row["passage_id"])] = row["passage"]
 
     queries: dict[tuple[str, str, str], dict[str, str]] = {}
+    groups: dict[tuple[str, str, str], dict[str, str]] = {}
     pool_of: dict[tuple[str, str, str], tuple[str, ...]] = {}
     for row in reader.rows(cap_per_stratum(table, rows, max_queries, seed)):
         key = (row["task"], row["language"], row["document_language"])
         queries.setdefault(key, {})[shown_id(row["query_id"])] = row["query"]
+        groups.setdefault(key, {})[shown_id(row["query_id"])] = row["group"]
         pool_of[key] = _pool_key(row, pool)
     wanted: dict[tuple[str, ...], set[str]] = {}
     for key, texts in queries.items():
@@ -80,7 +82,7 @@ def tasks_from_pairs(
             }
             for query_id in queries[key]
         }
-        result.append(RetrievalTask(suite, *key, queries=queries[key], corpus=corpus, qrels=qrels))
+        result.append(RetrievalTask(suite, *key, queries=queries[key], corpus=corpus, qrels=qrels, groups=groups[key]))
     return result
 
 

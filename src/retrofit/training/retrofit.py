@@ -86,6 +86,7 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
 
     if not run.has_model and not several:  # the others would wait for the first process to train
         run.take_training()
+    earlier = training_seconds(run.curve) if run.curve.exists() else 0.0  # of other starts, or of the run it is from
     with WandbMirror.start(config, run) as mirror:
         if not run.has_model:
             seconds["selection"] = _train_and_export(job, mirror)
@@ -98,7 +99,7 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
         model = fingerprint([weights_fingerprint(run.model), files_fingerprint(run.model)])
         results = {"base": base_results, "retrofitted": job.measure(job.encoder(run.model), model, "retrofitted")}
         metrics = metrics_frame(results, set(strata(job.data.source.pairs, job.data.rows)))
-        seconds["total"] = time.monotonic() - started
+        seconds["total"] = earlier + time.monotonic() - started
         figures = _write_results(job, results, metrics, seconds)
         mirror.finish(metrics, figures)
     return figures
