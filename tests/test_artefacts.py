@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 import torch
 from hypothesis import given
@@ -20,11 +21,14 @@ from safetensors.torch import save_file
 
 from retrofit.artefacts import (
     MANIFEST,
+    WORK_LOCK,
     ArtefactStore,
     alone_in,
     fingerprint,
     folder_written_aside,
+    is_held,
     read_object,
+    storage_error,
     system_error_number,
 )
 from retrofit.errors import UserError
@@ -237,6 +241,22 @@ def test_a_folder_that_could_not_be_written_leaves_the_one_before(tmp_path: Path
     with pytest.raises(RuntimeError):
         write_half()
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["model", "model/old"]
+
+
+def test_a_folder_that_may_not_be_looked_at_is_taken_for_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    (tmp_path / WORK_LOCK).touch()
+    monkeypatch.setattr(filelock.FileLock, "acquire", refused)
+    assert is_held(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOTDIR, errno.EEXIST])
+def test_a_file_in_the_way_is_told(number: int) -> None:
+    told = storage_error(OSError(number, os.strerror(number)), "the plan of e (paths.runs names another folder)")
+    assert str(told) == "a file is in the way of the plan of e (paths.runs names another folder)"
+    assert isinstance(told, UserError)
 
 
 LOOK = """

@@ -132,9 +132,11 @@ class ArtefactStore:
 
     Attributes:
         root: folder under which ``<stage>/<fingerprint>/`` folders live.
+        key: how the user names another folder.
     """
 
     root: Path
+    key: str = "RETROFIT_CACHE or paths.cache"
 
     def path(self, stage: str, inputs: Mapping[str, Any]) -> Path:
         """Return where the artefact of these inputs lives, whether or not it has been made."""
@@ -178,7 +180,7 @@ class ArtefactStore:
             lock.release()
 
     def _storage_errors(self) -> AbstractContextManager[None]:
-        return storage_errors(f"the cache in {self.root} (RETROFIT_CACHE or paths.cache names another folder)")
+        return storage_errors(f"the cache in {self.root} ({self.key} names another folder)")
 
     def _build(self, folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         if folder.exists():
@@ -232,7 +234,7 @@ def is_held(folder: Path) -> bool:
     try:
         # Another that only looks lets go at once.
         lock.acquire(timeout=GLANCE, poll_interval=GLANCE / 10)
-    except (filelock.Timeout, PermissionError):  # somebody else's folder: what cannot be told is taken for work
+    except OSError:  # a timeout, or somebody else's folder, or a disk that is only read: what cannot be told is work
         return True
     lock.release()
     return False
@@ -261,6 +263,8 @@ def storage_error(error: BaseException, where: str) -> BaseException:
         return UserError(f"no space left for {where}: free some and run the same command again")
     if number in (errno.EACCES, errno.EROFS, errno.EPERM):
         return UserError(f"no permission to write {where}: {os.strerror(number)}")
+    if number in (errno.ENOTDIR, errno.EEXIST):
+        return UserError(f"a file is in the way of {where}")
     return error
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from retrofit.analysis import sweep_status
 from retrofit.analysis.sweep_status import PLAN, ExperimentStatus, experiments, shown
 from retrofit.artefacts import alone_in
 
@@ -50,6 +51,27 @@ def test_states_of_planned_and_other_runs(tmp_path: Path) -> None:
     assert [run.reason for run in status.runs if run.reason] == ["RuntimeError: out of\nmemory"]
     assert ExperimentStatus.read(folder).counts == {"done": 2, "failed": 1, "killed": 2, "waiting": 1}
     assert [run.path.name for run in status.of(["z", "a"]).runs] == ["z", "a"]
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = add(tmp_path / "e", "a", "running")
+
+    def ends(folder: Path) -> bool:
+        status = json.loads((folder / "status.json").read_text())
+        (folder / "status.json").write_text(json.dumps(status | {"state": "finished"}))
+        return False
+
+    monkeypatch.setattr(sweep_status, "is_held", ends)
+    (found,) = ExperimentStatus.read(run.parent).runs
+    assert found.state == "done"
+
+
+def test_all_starts_of_a_run_count(tmp_path: Path) -> None:
+    run = add(tmp_path / "e", "a", "finished", seconds=60)
+    status = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(status | {"earlier": 40}))
+    (found,) = ExperimentStatus.read(run.parent).runs
+    assert found.seconds == pytest.approx(100, abs=2)
 
 
 def test_time_left_is_of_the_median_run_by_as_many_as_run(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from tests.commands.forked import retrofit
 from tests.commands.workplace import Workplace, read_json, snapshot
@@ -174,7 +176,10 @@ def test_a_killed_sweep_goes_on_and_a_deleted_run_is_made_again_and_no_other(
         != []
     )
     after = snapshot(tmp_path / "runs/train")
-    assert {name for name in before | after if before.get(name) != after.get(name)} == {"sweep.json"}
+    assert {name for name in before | after if before.get(name) != after.get(name)} <= {
+        "sweep.json",
+        ".sweep.json.lock",
+    }
     commands = read_json(tmp_path / "runs/train" / "sweep.json")["commands"]
     assert len(commands) == 1
     assert commands[0].startswith("retrofit train ")
@@ -192,6 +197,51 @@ def test_a_sweep_whose_jobs_do_not_resolve_is_one_line_before_anything_starts(
     assert "seed" in line
     assert "nothing.here" in line
     assert list(tmp_path.rglob("status.json")) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["-m", "--cfg", "job"], "-m: not with --cfg"),
+        (["--resolve"], "--resolve: expected --cfg job"),
+        (["+data_source.path='https://me:hunter2@host/p'", "seed=0,1", "-m"], "data_source.path: expected an address"),
+        (["+data_source.path='https://host/p?token=hunter2'"], "data_source.path: expected an address"),
+        (["experiment_name=a/b", "seed=0,1", "-m"], "experiment_name=a/b: expected the name of a folder"),
+        (["paths.runs=taken/runs", "seed=0,1", "-m"], "a file is in the way of the plan of taken/runs/train"),
+    ],
+    ids=["cfg", "resolve", "password", "token", "name", "file"],
+)
+def test_what_cannot_be_begun_is_one_line_and_leaves_nothing(
+    tmp_path: Path, small_run: list[str], overrides: list[str], expected: str
+) -> None:
+    (tmp_path / "taken").touch()
+    done = Workplace(tmp_path, small_run).train(*overrides)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert expected in line
+    assert "hunter2" not in done.stdout + done.stderr
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken"]
+
+
+def test_jobs_that_are_one_run_are_told_once(tmp_path: Path, small_run: list[str]) -> None:
+    workplace = Workplace(tmp_path, [*small_run, *FEW_STEPS])
+    done = workplace.train("logger=none,wandb_offline", "batching.batch_size=1", "-m")
+    assert done.returncode == 1
+    assert row(done.stderr)[3] == "1"
+
+
+def test_a_plan_waits_for_one_that_is_just_written(tmp_path: Path, small_run: list[str]) -> None:
+    folder = tmp_path / "runs" / "train"
+    folder.mkdir(parents=True)
+    with ThreadPoolExecutor() as beside:
+        with filelock.FileLock(folder / ".sweep.json.lock"):
+            planning = beside.submit(Workplace(tmp_path, small_run).train, "batching.batch_size=1", "seed=0,1", "-m")
+            time.sleep(8)
+            write_json(folder / "sweep.json", {"commands": ["retrofit train first"], "jobs": []})
+        assert planning.result().returncode == 1
+    first, second = read_json(folder / "sweep.json")["commands"]
+    assert first == "retrofit train first"
+    assert second.endswith("-m")
 
 
 def test_status_is_shown_again_until_it_is_stopped(tmp_path: Path, small_run: list[str]) -> None:

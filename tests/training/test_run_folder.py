@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from retrofit.artefacts import is_held
+from retrofit.artefacts import is_held, write_json
 from retrofit.errors import UserError
 from retrofit.training import run_folder
 from retrofit.training.run_folder import TRAINED_AS, RunFolder, RunInWorkError
@@ -97,6 +97,45 @@ def test_a_run_that_raises_is_failed_and_says_why(tmp_path: Path, error: BaseExc
     assert run.status["state"] == "failed"
     assert reason in run.status["reason"]
     assert not run.is_finished
+
+
+def test_a_run_that_was_stopped_is_no_traceback(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = RunFolder(tmp_path)
+    run.start("")
+    with pytest.raises(KeyboardInterrupt), run.outcome():
+        raise KeyboardInterrupt
+    (record,) = caplog.records
+    assert record.getMessage() == "the run was stopped; the same command goes on where it was"
+    assert record.exc_info is None
+
+
+@pytest.mark.parametrize("name", ["team/a", "../x", "", None, ["a"], ".hidden"])
+def test_an_experiment_is_named_as_a_folder_is(tmp_path: Path, name: Any) -> None:
+    with pytest.raises(UserError, match=r"^experiment_name=.*: expected the name of a folder"):
+        RunFolder.of({"experiment_name": name}, tmp_path)
+
+
+def test_what_earlier_starts_took_is_kept(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.start("")
+    assert run.status["earlier"] == 0
+    status = run.status | {
+        "state": "failed", "started": "2026-01-01T00:00:00+00:00", "changed": "2026-01-01T00:01:00+00:00",
+        "earlier": 30.0,
+    }  # fmt: skip
+    write_json(run.path / "status.json", status)
+    run.start("")
+    assert run.status["earlier"] == 90
+    with run.outcome():
+        pass
+    assert run.status["earlier"] == 90
+    # Killed: its last line in the log is the last that is known of it.
+    log = run.path / "run.log"
+    log.write_text("step 10\n")
+    os.utime(log, (1_767_225_700, 1_767_225_700))
+    write_json(run.path / "status.json", status | {"state": "running"})
+    run.start("")
+    assert run.status["earlier"] == 30 + 100
 
 
 def test_a_failed_run_may_be_started_again(tmp_path: Path) -> None:

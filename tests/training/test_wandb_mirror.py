@@ -121,6 +121,16 @@ def test_rows_carry_their_step(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert warnings(caplog) == []
 
 
+def test_a_run_that_goes_on_keeps_its_id_and_one_that_is_made_anew_has_another(tmp_path: Path) -> None:
+    """The same configuration on two machines, or after its folder was deleted, is another run to the service."""
+    first, second = (RunFolder(tmp_path / machine / "e" / "abc") for machine in ("one", "two"))
+    for run in (first, second):
+        run.path.mkdir(parents=True)
+    ids = [WandbMirror(None, run)._identity() for run in (first, first, second)]
+    assert ids[0] == ids[1] != ids[2]
+    assert all(name.startswith("e-abc-") for name in ids)
+
+
 @pytest.mark.parametrize("failing", ["", "finish"])
 def test_the_mirror_is_closed_when_the_run_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     run = FakeRun(failing)
@@ -197,7 +207,7 @@ def test_what_an_offline_run_left_reaches_the_service_and_no_key_any_file(
     assert list((tmp_path / "home").glob(".local/**/staging/*")) == []
     synced(server, folder, tmp_path / "home")
     (sent, *_) = server.asked("UpsertBucket")
-    assert sent["name"] == "e-abc"
+    assert sent["name"].startswith("e-abc-")
     assert sent["project"] == "p"
     assert sent["groupName"] == "e"
     assert sent["jobType"] == "negatives=dense, batch=8"
@@ -309,7 +319,8 @@ def test_a_resumed_run_reaches_the_service_whole_and_once(
         mirror.finish(METRICS, FIGURES)
     synced(server, folder, tmp_path / "home")
     assert len(offline_folders(folder)) == 1
-    assert {sent["name"] for sent in server.asked("UpsertBucket")} == {"e-abc"}
+    (name,) = {sent["name"] for sent in server.asked("UpsertBucket")}
+    assert name.startswith("e-abc-")
     assert [(row["_step"], row["training/loss"]) for row in server.history] == [
         (step, pytest.approx(1 / step)) for step in (8, 16, 24, 32)
     ]
@@ -341,7 +352,8 @@ def test_jobs_of_one_process_do_not_mix_though_a_mirror_broke(
     mirrored(other, 8)
     left_open.finish()
     synced(server, other, tmp_path / "home")
-    assert {sent["name"] for sent in server.asked("UpsertBucket")} == {"e2-abc"}
+    (name,) = {sent["name"] for sent in server.asked("UpsertBucket")}
+    assert name.startswith("e2-abc-")
 
 
 def test_a_file_that_cannot_be_read_costs_the_mirror_not_the_run(

@@ -39,7 +39,7 @@ class RunState:
         path: its folder, which a waiting run does not have yet.
         state: killed is one that has begun, and nobody is at work on it.
         reason: why it failed; empty for any other.
-        seconds: that its last start took, or takes so far; 0 for a waiting run.
+        seconds: that its starts took, and the last one takes so far; 0 for a waiting run.
         overrides: by which its job of the last multirun differs from others; empty where it has none.
     """
 
@@ -154,9 +154,10 @@ def _run_state(path: Path, overrides: str) -> RunState:
     status = read_object(path / "status.json")
     if not status:
         return RunState(path, "waiting", "", 0, overrides)
-    held = status.get("state") == "running" and is_held(path)
-    if held:
-        status = read_object(path / "status.json")  # it may have ended before it was asked for
+    held = False
+    if status.get("state") == "running":
+        held = is_held(path)
+        status = read_object(path / "status.json")  # it may have ended meanwhile
     states: dict[Any, State] = {"finished": "done", "failed": "failed"}
     state = states.get(status.get("state"), "running" if held else "killed")
     reason = str(status.get("reason", "")) if state == "failed" else ""
@@ -170,7 +171,8 @@ def _seconds(status: dict[str, Any], state: State) -> float:
     except (KeyError, ValueError, TypeError):
         return 0
     ended = datetime.datetime.now(datetime.UTC) if state == "running" else changed
-    return max(0.0, (ended - started).total_seconds())
+    earlier = status.get("earlier", 0)
+    return max(0.0, (ended - started).total_seconds()) + (earlier if isinstance(earlier, int | float) else 0)
 
 
 def _time_left(status: ExperimentStatus) -> str:

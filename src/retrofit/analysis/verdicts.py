@@ -151,13 +151,18 @@ def _data_scale(results: SweepResults) -> Verdict:
             continue
         where = f" ({words(sweep)})"
         least, most = points[0], points[-1]
-        for group in results.groups(sweep, [TRAINING]):
-            grows = results.contrast(sweep, most, least, group)
-            span = f"{sizes[most]:,.0f} pairs of each language gain more than {sizes[least]:,.0f} on {read_as(group)}"
-            checks.append(_check(span, grows, decisive=sweep == "data_scale" or len(results.sweeps) == 1))
+        grown = {group: results.contrast(sweep, most, least, group) for group in results.groups(sweep, HELD_OUT)}
+        span = f"{sizes[most]:,.0f} pairs of each language gain more than {sizes[least]:,.0f}"
+        checks += [_check(f"{span} on {read_as(group)}{where}", grows) for group, grows in grown.items()]
+        told_apart = [grows for grows in grown.values() if grows and grows.seeds >= SEVERAL]
+        if told_apart:
+            rises = any(grows.better for grows in told_apart)
+            decisive = sweep == "data_scale" or len(results.sweeps) == 1
+            checks.append(Check(f"{span} on held-out texts of some languages{where}", rises, decisive=decisive))
+        for group, grows in grown.items():
             if grows:
-                sentences.append(f"From {sizes[least]:,.0f} to {sizes[most]:,.0f} pairs of each language the gain rises"
-                                 f" by {told(grows)}{where}.")  # fmt: skip
+                sentences.append(f"From {sizes[least]:,.0f} to {sizes[most]:,.0f} pairs of each language the gain on "
+                                 f"{read_as(group)} rises by {told(grows)}{where}.")  # fmt: skip
         fits = data_scale_fits(results, sweep)
         if TRAINING not in fits:
             checks.append(Check(f"the gain levels off{where}: too few amounts to fit a curve", None))

@@ -8,17 +8,17 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from retrofit.artefacts import default_cache
+from retrofit.credentials import has_credentials
 from retrofit.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
@@ -41,13 +41,31 @@ def as_dictionary(config: DictConfig) -> dict[str, Any]:
     """Return a configuration as plain dictionaries and lists, its interpolations resolved.
 
     Raises:
-        UserError: a value refers to a key that the command does not have.
+        UserError: a value refers to a key that the command does not have, or holds a URL with credentials.
     """
     try:
         resolved: Any = OmegaConf.to_container(config, resolve=True)
     except InterpolationResolutionError as error:
         raise UserError(f"{error.full_key}: {one_line(error)[:200]}; not an option of this command") from error
+    for key, value in _texts(resolved):
+        if has_credentials(value):
+            expected = (
+                "an address without credentials, which would be written to the run; they come from the environment"
+            )
+            raise UserError(f"{key}: expected {expected}")
     return {str(key): value for key, value in resolved.items()}
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the texts of a configuration with their keys."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield from _texts(each, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            yield from _texts(each, f"{key}[{number}]")
 
 
 def without_paths(config: DictConfig) -> DictConfig:
@@ -87,11 +105,19 @@ def exits_on_user_error(name: str) -> Iterator[None]:
         sys.exit(2)
 
 
+def _check_flags() -> None:
+    """Refuse the flags that Hydra would answer with a traceback."""
+    given, _ = get_args_parser().parse_known_args()
+    if given.multirun and (given.cfg or given.info):
+        raise UserError("-m: not with --cfg or --info, which show one run; expected one of them")
+    if given.resolve and not (given.cfg or given.help):
+        raise UserError("--resolve: expected --cfg job beside it")
+
+
 def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Return a decorator that makes a function of a configuration a command-line entry point.
 
-    A :class:`UserError` ends a single run with one line and status 2. In a multirun it is raised, so that the launcher
-    records it for its job.
+    A :class:`UserError` ends it with one line and status 2; jobs of a multirun leave theirs in their run folders.
 
     Args:
         name: of the primary configuration file, without its ending.
@@ -102,13 +128,19 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
         @functools.wraps(function)
         def run(config: DictConfig) -> None:
             register_resolvers()  # a launcher may have started this process
-            single = HydraConfig.get().mode != RunMode.MULTIRUN
-            with exits_on_user_error(name) if single else nullcontext():
+            with exits_on_user_error(name):
                 function(config)
 
         entry: Callable[[], None] = hydra.main(
             version_base="1.3", config_path=str(configuration_folder()), config_name=name
         )(run)
-        return entry
+
+        @functools.wraps(function)
+        def checked() -> None:
+            with exits_on_user_error(name):
+                _check_flags()
+            entry()
+
+        return checked
 
     return decorate

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -17,6 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from retrofit.commands.application import as_dictionary, exits_on_user_error, without_paths
+from retrofit.credentials import has_credentials
 from retrofit.errors import UserError
 
 
@@ -48,7 +50,7 @@ class Multirun(Callback):
 
     def _plan(self, config: DictConfig) -> None:
         from retrofit.analysis.sweep_status import PLAN
-        from retrofit.artefacts import read_object, write_json
+        from retrofit.artefacts import read_object, storage_errors, write_json
 
         jobs: dict[Path, list[dict[str, Any]]] = {}
         for overrides in job_overrides(config):
@@ -56,10 +58,14 @@ class Multirun(Callback):
             jobs.setdefault(folder.parent, []).append({"run": folder.name, "overrides": list(overrides)})
         command = shlex.join(["retrofit", "train", *sys.argv[1:]])
         for experiment, planned in jobs.items():
-            experiment.mkdir(parents=True, exist_ok=True)
-            before = [each for each in read_object(experiment / PLAN).get("commands", []) if each != command]
-            write_json(experiment / PLAN, {"commands": [*before, command], "jobs": planned})
-            self.planned[experiment] = [job["run"] for job in planned]
+            with storage_errors(f"the plan of {experiment} (paths.runs names another folder)"):
+                experiment.mkdir(parents=True, exist_ok=True)
+                # Another command may plan the same experiment in this very moment.
+                with filelock.FileLock(experiment / f".{PLAN}.lock"):
+                    before = [each for each in read_object(experiment / PLAN).get("commands", []) if each != command]
+                    write_json(experiment / PLAN, {"commands": [*before, command], "jobs": planned})
+            # Jobs that differ in what no run depends on (logger, engine) are one run.
+            self.planned[experiment] = list(dict.fromkeys(job["run"] for job in planned))
 
     def _statuses(self) -> list[Any]:
         from retrofit.analysis.sweep_status import ExperimentStatus
@@ -118,6 +124,7 @@ def _run_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
             del job["hydra"]
         return RunFolder.of(as_dictionary(without_paths(job)), Path(str(job.paths.runs))).path
     except UserError as error:
-        raise UserError(f"{' '.join(overrides)}: {error}") from error
+        shown = " ".join(override for override in overrides if not has_credentials(override))
+        raise UserError(f"{shown}: {error}") from error
     finally:
         HydraConfig.instance().cfg = before

@@ -123,7 +123,7 @@ def suites_of_folders(folders: Sequence[str | Mapping[str, Any]]) -> dict[str, d
         raise UserError(f"{FOLDERS_KEY}={folders}: expected a list of folders, which may be empty")
     suites: dict[str, dict[str, Any]] = {}
     for number, asked in enumerate(folders):
-        options = {"path": asked} if isinstance(asked, str) else dict(asked)
+        options = dict(asked) if isinstance(asked, Mapping) else {"path": asked}
         path = options.pop("path", None)
         if not isinstance(path, str) or not Path(path).is_dir():
             raise UserError(f"{FOLDERS_KEY}[{number}]={path}: no such folder; expected a path, or a mapping with path")

@@ -27,7 +27,9 @@ def export_sentence_transformer(encoder: BiEncoder, weights: dict[str, Tensor], 
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-    with tempfile.TemporaryDirectory() as plain:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # On the disk where the model goes: the system's folder for temporary files may be a small one in memory.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.partial-") as plain:
         plain_backbone(encoder.backbone).save_pretrained(plain, state_dict=weights)
         encoder.tokenizer.save_pretrained(plain)
         without_pooler = {"add_pooling_layer": False} if hasattr(plain_backbone(encoder.backbone), "pooler") else {}

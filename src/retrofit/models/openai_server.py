@@ -11,13 +11,13 @@ import re
 import urllib.parse
 from dataclasses import dataclass
 
+from retrofit.credentials import has_credentials
 from retrofit.errors import UserError
 
 OFFICIAL = "https://api.openai.com/v1"
 NEEDS_NO_KEY = "none"
 """What is sent where no key is needed; the client wants to send one."""
 
-_SECRET_NAMES = ("key", "token", "secret", "signature", "sig", "password")  # of query parameters of a URL
 _SECRET_CHARACTERS = 8  # a shorter key, such as EMPTY, is a word that some server wants to see
 _SHARED_CHARACTERS = 12  # that many of a key in a row are as good as the key; fewer are a prefix that all keys have
 _DETAIL_CHARACTERS = 200
@@ -133,15 +133,12 @@ def _without(text: str, secret: str) -> str:
 
 def _without_slash(base_url: str, setting: str) -> str:
     """Return an address of a server without a slash at its end; one with credentials is refused, and not shown."""
-    credentials = "@" in base_url  # wherever: a password with a slash ends what is parsed as the host
     try:
         parts = urllib.parse.urlsplit(base_url)
         proper = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        names = re.findall("[a-z]+", " ".join(name for name, _ in urllib.parse.parse_qsl(parts.query, True)).lower())
-        credentials |= any(name.endswith(_SECRET_NAMES) for name in names)
     except ValueError:
         proper = False
-    if credentials:
+    if "@" in base_url or has_credentials(base_url):
         expected = "an address without credentials, and the key in the variable that api_key_variable names"
         raise UserError(f"{setting}.base_url: expected {expected}")
     if not proper:

@@ -125,6 +125,19 @@ ENGINE_NUMBERS = (
 )
 """Of engine=ray; engine=local has none of them."""
 
+MAPPINGS = (
+    "model.checkpoint",
+    "task_mix.weights",
+    "optimizer.optimizer",
+    "evaluation.suites",
+    "evaluation.sources",
+    "evaluation.retention.groups",
+)
+"""What has keys below it, so cannot be another value or null."""
+
+LISTS = ("task_mix.tasks", "languages.languages")
+"""What is a list of names, or null."""
+
 INSPECT_NUMBERS = (*DATA_NUMBERS, Number("sample", 1, whole=True), Number("examples", 0, whole=True))
 
 ADAPTER_NUMBERS = (
@@ -172,6 +185,7 @@ CHOICES = {
     "loss.distillation.kind": (None, *get_args(DistillationKind)),
     "model.pooling": get_args(Pooling),
     "trainer.fused_layers": (True, False),
+    "trainer.attention": ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"),
     "trainer.accelerator": ("cpu", "gpu"),
     "trainer.strategy": ("auto", "ddp", "fsdp"),
     "trainer.process_group_backend": (None, "gloo", "nccl"),

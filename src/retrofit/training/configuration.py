@@ -22,6 +22,8 @@ from retrofit.training.allowed_values import (
     EVALUATION_CHOICES,
     EVALUATION_NUMBERS,
     INSPECT_NUMBERS,
+    LISTS,
+    MAPPINGS,
     MINED_CHOICES,
     MINED_NUMBERS,
     NUMBERS,
@@ -42,6 +44,7 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError(
             f"model={name}: expected a model with weights to retrofit; {name} is for retrofit evaluate alone"
         )
+    _check_kinds(config)
     _check_numbers(config, NUMBERS)
     _check_choices(config, CHOICES)
     if config["adapter"]["config"] is not None:
@@ -152,6 +155,8 @@ def _check_mining(config: Mapping[str, Any]) -> None:
         _check_numbers(config, (n for n in ENGINE_NUMBERS if n.key.removeprefix("engine.") in config["engine"]))
         if mined["first_rank"] > mined["candidates"]:
             raise _error(config, "negatives.mined.first_rank", "at most negatives.mined.candidates")
+        if not isinstance(mined["veto"], Mapping | None):
+            raise _error(config, "negatives.mined.veto", "a mapping (veto@negatives.mined.veto=teacher), or null")
         veto = (mined["veto"] or {}).get("model")
         rules = (
             _model_rules("negatives.mined.model", mined["model"]),
@@ -173,7 +178,9 @@ def _model_rules(key: str, model: Any) -> Iterator[tuple[bool, str, str]]:
     length = Number("", 8, whole=True, optional=True)
     yield length.allows(model["max_length"]), f"{key}.max_length", str(length)
     prompts = model["prompts"]
-    texts = prompts is None or all(isinstance(prompts.get(kind), str) for kind in get_args(Kind))
+    texts = prompts is None or (
+        isinstance(prompts, Mapping) and all(isinstance(prompts.get(kind), str) for kind in get_args(Kind))
+    )
     yield texts, f"{key}.prompts", "a text for query and one for passage, each of which may be empty"
 
 
@@ -198,6 +205,16 @@ def _mining_rules(mined: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
             "either a model or a reranker (veto@negatives.mined.veto=teacher or reranker)",
         )
         yield Number("", 0).allows(veto["margin"]), "negatives.mined.veto.margin", str(Number("", 0))
+
+
+def _check_kinds(config: Mapping[str, Any]) -> None:
+    for key in MAPPINGS:
+        if not isinstance(_value(config, key), Mapping):
+            raise _error(config, key, f"a mapping; what is below it is set by its own key, such as {key}.NAME")
+    for key in LISTS:
+        names = _value(config, key)
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise _error(config, key, "a list, such as [NAME, NAME], or null")
 
 
 def _check_choices(config: Mapping[str, Any], choices: Mapping[str, Sequence[Any]]) -> None:
@@ -231,6 +248,9 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     left = tasks is None or any(weights.get(task, 1) > 0 for task in tasks)
     yield left, "task_mix.weights", "at least one of task_mix.tasks above 0"
 
+    rate = config["optimizer"]["optimizer"].get("lr", config["adapter"]["learning_rate"])
+    above = Number("optimizer.optimizer.lr", 0, above=True)
+    yield above.allows(rate), above.key, f"{above}, or as it was: adapter.learning_rate sets it"
     yield from _adapter_rules(config["adapter"])
     adapted = not anchor["texts"] or config["adapter"]["config"] is not None
     yield (

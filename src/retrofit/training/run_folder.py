@@ -6,6 +6,7 @@ import datetime
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -64,10 +65,17 @@ class RunFolder:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], runs: Path) -> RunFolder:
-        """Return the folder that belongs to a resolved configuration."""
+        """Return the folder that belongs to a resolved configuration.
+
+        Raises:
+            UserError: ``experiment_name`` is not the name of a folder.
+        """
+        name = config["experiment_name"]
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+            raise UserError(f"experiment_name={name}: expected the name of a folder: letters, digits, '_', '-' and '.'")
         named = {key: value for key, value in config.items() if key not in UNNAMED_KEYS}
         trained = {key: value for key, value in named.items() if key not in _ONLY_MEASURED}
-        return cls(runs / str(config["experiment_name"]) / fingerprint(named), fingerprint(trained))
+        return cls(runs / name / fingerprint(named), fingerprint(trained))
 
     def writable(self) -> AbstractContextManager[None]:
         """Tell what keeps the folder from being written as a ``UserError``: a full disk, or a missing permission."""
@@ -96,7 +104,17 @@ class RunFolder:
         for folder in (self.path, self.checkpoints):
             remove_leftovers(folder)
         write_text(self.path / "config.yaml", config_yaml)
-        self._write_status("running", "")
+        self._write_status("running", "", self._worked())
+
+    def _worked(self) -> float:
+        """Return the seconds of all starts so far; of one that was killed, until its last line in the log."""
+        status, log_file = self.status, self.path / "run.log"
+        if not status:
+            return 0.0
+        started, ended = (datetime.datetime.fromisoformat(status[name]) for name in ("started", "changed"))
+        if status["state"] == "running" and log_file.exists():
+            ended = datetime.datetime.fromtimestamp(log_file.stat().st_mtime, datetime.UTC)
+        return float(status.get("earlier", 0.0)) + max(0.0, (ended - started).total_seconds())
 
     @contextmanager
     def outcome(self) -> Iterator[None]:
@@ -117,7 +135,9 @@ class RunFolder:
             raise full from error
 
     def _fail(self, error: BaseException) -> None:
-        if not isinstance(error, UserError):
+        if isinstance(error, KeyboardInterrupt | SystemExit):  # Lightning makes the second of the first
+            log.error("the run was stopped; the same command goes on where it was")
+        elif not isinstance(error, UserError):
             log.error("the run failed", exc_info=error)
         try:
             self._write_status("failed", f"{type(error).__name__}: {error}".strip(": "))
@@ -204,7 +224,7 @@ class RunFolder:
         manifest = read_object(self.path / "data_manifest.json")
         return {name: manifest.get(name) for name in _MADE_OF}
 
-    def _write_status(self, state: State, reason: str) -> None:
+    def _write_status(self, state: State, reason: str, earlier: float | None = None) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         started = now if state == "running" else self.status.get("started", now)
         write_json(
@@ -214,6 +234,7 @@ class RunFolder:
                 "reason": reason,
                 "started": started,
                 "changed": now,
+                "earlier": self.status.get("earlier", 0.0) if earlier is None else earlier,
                 "process": os.getpid(),
                 "training": self.training,
             },

@@ -39,6 +39,7 @@ def suite_rules(
         key: where the suites stand in the configuration.
     """
     for name, suite in suites.items():
+        yield isinstance(suite, Mapping), f"{key}.{name}", f"a suite; one is left out with ~{key}.{name}"
         of_folder = "folder" in suite
         kinds = FROM_FOLDER if of_folder else FROM_PAIRS
         yield suite.get("kind") in kinds, f"{key}.{name}.kind", f"one of {', '.join(kinds)}"

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from retrofit.artefacts import write_text
 from retrofit.errors import first_line
 from retrofit.evaluation.summary import language_means
 from retrofit.sweep_points import point_label
@@ -42,7 +44,7 @@ class WandbMirror:
     @classmethod
     @contextmanager
     def start(cls, config: Mapping[str, Any], folder: RunFolder) -> Iterator[WandbMirror]:
-        """Yield the mirror of a run and close it afterwards, as failed where the run fails.
+        """Yield the mirror of a run and close it afterwards, as failed where training or measuring fails.
 
         Args:
             config: the resolved configuration; ``logger`` says whether, where and what to mirror, ``sweep`` of which
@@ -75,8 +77,7 @@ class WandbMirror:
             project=logger["project"],
             group=logger["group"] or config["experiment_name"],
             mode=logger["mode"],
-            # Of all experiments: two sweeps may hold the same configuration, and so folders of one name.
-            id=_allowed(f"{path.parent.name}-{path.name}"),
+            id=self._identity(),
             resume="allow" if online else None,
             # Not that of a job before this one in the same sweep, whose mirror broke.
             reinit="create_new",
@@ -87,6 +88,14 @@ class WandbMirror:
         )
         if online and self.run.resumed:
             self._last_step = self.run.starting_step - 1
+
+    def _identity(self) -> str:
+        """Return the id of the run: that of its folder, not of a configuration that somebody else may have as well."""
+        file = self.folder.path / "wandb_id"
+        if not file.exists():
+            write_text(file, secrets.token_hex(4))
+        path = self.folder.path
+        return _allowed(f"{path.parent.name}-{path.name}-{file.read_text(encoding='utf-8')}")
 
     def log(self, row: Mapping[str, float]) -> None:
         """Repeat a row of the training curve, after those of the file that were not: an interrupted run left them."""
