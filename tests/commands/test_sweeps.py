@@ -32,7 +32,8 @@ def test_every_point_composes_keeps_the_rules_and_differs(
 ) -> None:
     axes = grid(name)
     assert axes.pop("seed") == ["0", "1", "2"]
-    points = []
+    points: list[dict[str, str]] = []
+    measured_on = []
     for values in itertools.product(*axes.values()):
         overrides = [f"{key}={value}" for key, value in zip(axes, values, strict=True)]
         config = train_config(f"sweep={name}", *overrides)
@@ -42,8 +43,12 @@ def test_every_point_composes_keeps_the_rules_and_differs(
         assert sweep["name"] == name
         assert config["experiment_name"] == name.replace("/", "_")
         points.append(sweep["point"])
+        evaluation = config["evaluation"]
+        asked = {suite["source"] for suite in evaluation["suites"].values() if "source" in suite}
+        measured_on.append([evaluation["suites"], {source: evaluation["sources"][source] for source in asked}])
     assert len({tuple(point.items()) for point in points}) == len(points) > 1
     assert sweep["reference"] in points
+    assert all(each == measured_on[0] for each in measured_on), "points that are measured on other queries"
 
 
 def test_each_finding_has_a_sweep_at_both_sizes() -> None:
