@@ -241,12 +241,11 @@ def _final(results: SweepResults) -> Figure:
         & results.languages["domain"].isin(HELD_OUT)
     ].sort_values("gain")
     of_languages = [1.1 + 0.15 * len(of_first)] if len(of_first) else []
-    figure, drawn = panels([0.75 + 0.27 * len(groups), *of_languages, 0.6 + 0.3 * len(labels)])
+    figure, drawn = panels([0.75 + 0.27 * len(groups), *of_languages])
     _base_and_final(drawn[0], results, sweep, labels, groups)
     if len(of_first):
         _gained_and_lost(drawn[1], of_first["language"], of_first["gain"], of_first["domain"])
         drawn[1].set_title(f"each language held out, {point_name(first)}")
-    _training_seconds(drawn[-1], results, sweep, labels)
     return figure
 
 
@@ -292,19 +291,6 @@ def _gained_and_lost(panel: Axes, languages: Sequence[str], gains: Sequence[floa
         if domain in set(domains)
     ]
     legend_below(panel, handles, depth=36)
-
-
-def _training_seconds(panel: Axes, results: SweepResults, sweep: str, labels: list[str]) -> None:
-    """Draw how long each point trained, mean over its runs."""
-    points = results.points[results.points["sweep"] == sweep]
-    means = points.groupby("point")["training_seconds"].mean()
-    for row, label in enumerate(labels):
-        seconds = float(means.get(label, 0))
-        panel.barh(row, seconds, height=0.6, color=SERIES[row % len(SERIES)])
-        panel.annotate(f" {seconds:,.0f}", (seconds, row), va="center", fontsize=8)
-    _rows(panel, [point_name(label) for label in labels], zero=False)
-    panel.set_xlim(0, 1.2 * max(float(means.max()), 1e-9))
-    panel.set_xlabel("seconds of training")
 
 
 def _intervals(
@@ -369,5 +355,5 @@ LABELS = {
     "F3": "Difference to in-batch negatives by kind, number for each query and batch size, with 95% intervals",
     "F4": "Gain by number of tasks and of languages at equal budget, the effects of both and what both add in longer "
     "training, with 95% intervals",
-    "F5": "Base and final score of each group, gain of each language, seconds of training",
+    "F5": "Base and final score of each group, gain of each language",
 }
