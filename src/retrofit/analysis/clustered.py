@@ -30,12 +30,14 @@ class Estimate:
         low: lower end of its 95% interval; not a number where a single group was asked.
         high: upper end.
         p: two-sided, of no difference.
+        seeds_up: with how many seeds the mean is above 0.
     """
 
     mean: float
     low: float
     high: float
     p: float
+    seeds_up: int
 
 
 def estimate(differences: np.ndarray, frame: pd.DataFrame) -> Estimate:
@@ -58,20 +60,21 @@ def estimate(differences: np.ndarray, frame: pd.DataFrame) -> Estimate:
     """
     weights = query_weights(frame)
     by_seed = differences @ weights
-    mean, seeds = float(by_seed.mean()), len(differences)
+    mean, seeds, seeds_up = float(by_seed.mean()), len(differences), int((by_seed > 0).sum())
     of_query = differences.mean(axis=0)
     cell_means = pd.Series(of_query).groupby(frame.groupby(CELL).ngroup().to_numpy()).transform("mean").to_numpy()
     sums = pd.Series(weights * (of_query - cell_means)).groupby(frame[QUERY_GROUP].to_numpy()).sum().to_numpy()
     groups = len(sums)
     if groups < 2:
-        return Estimate(mean, np.nan, np.nan, 1.0)
+        return Estimate(mean, np.nan, np.nan, 1.0, seeds_up)
     variances = [(float((sums**2).sum()) * groups / (groups - 1), groups - 1)]
     if seeds > 1:
         variances.append((float(by_seed.var(ddof=1)) / seeds, seeds - 1))
     variance = sum(part for part, _ in variances)
     error = float(np.sqrt(variance))
     if error < 1e-12 * max(1.0, abs(mean)):  # equal in every query and seed: only digits are left
-        return Estimate(mean, mean, mean, float(abs(mean) < 1e-12))
+        return Estimate(mean, mean, mean, float(abs(mean) < 1e-12), seeds_up)
     degrees = variance**2 / sum(part**2 / freedom for part, freedom in variances)
     half = error * float(stats.t.ppf((1 + _CONFIDENCE) / 2, degrees))
-    return Estimate(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, degrees)))
+    p = float(2 * stats.t.sf(abs(mean) / error, degrees))
+    return Estimate(mean, mean - half, mean + half, p, seeds_up)

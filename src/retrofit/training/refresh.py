@@ -96,7 +96,7 @@ class RefreshNegatives(pl.Callback):
         due = step // self.every * self.every
         if due == 0:
             return
-        if due < step and not is_complete(ArtefactStore(self.run, "paths.runs").path(STAGE, {"step": due})):
+        if due < step and not is_complete(self._store.path(STAGE, {"step": due})):
             raise UserError(
                 f"{self.run}: the negatives of step {due} are missing, so the run cannot go on from step {step}; "
                 "delete the folder's checkpoints to train from the start"
@@ -110,11 +110,13 @@ class RefreshNegatives(pl.Callback):
         if trainer.global_step % self.every == 0 and trainer.global_step < trainer.num_training_batches:
             self._use(trainer.global_step)
 
+    @property
+    def _store(self) -> ArtefactStore:
+        return ArtefactStore(self.run, "paths.runs")
+
     def _use(self, step: int) -> None:
         # Every process asks for the same artefact: the first one mines, the others wait for it.
-        folder = ArtefactStore(self.run, "paths.runs").get(
-            STAGE, {"step": step}, lambda partial: self._mine(step, partial)
-        )
+        folder = self._store.get(STAGE, {"step": step}, lambda partial: self._mine(step, partial))
         self.current.mined = MinedNegatives.open(folder)
 
     def _mine(self, step: int, folder: Path) -> None:
