@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from retrofit.data.records import PASSAGE_SCHEMA, Pair, Passage, content_id, sho
 from retrofit.data.storage import PairSource
 from retrofit.errors import UserError
 from retrofit.evaluation.tasks import RetrievalTask
-from retrofit.evaluation.tasks_from_pairs import tasks_from_pairs
+from retrofit.evaluation.tasks_from_pairs import Pool, tasks_from_pairs
 
 
 def pair(query: str, *positives: str, task: str = "help", language: str = "en", document_language: str = "") -> Pair:
@@ -75,6 +76,19 @@ def test_queries_belong_together_by_the_group_of_their_pair() -> None:
     grouped = [replace(row, group=f"group of {row.query}") for row in PAIRS]
     for task in built(grouped).values():
         assert task.groups == {query_id: f"group of {text}" for query_id, text in task.queries.items()}
+
+
+@pytest.mark.parametrize("pool", ["language", "task"])
+def test_a_query_asked_in_several_groups_has_one_whatever_the_order_of_the_pairs(pool: Pool) -> None:
+    asked = [
+        Pair("q", ("a",), "help", "en", "en", "s", "second", "test"),
+        Pair("q", ("b",), "help", "en", "en", "s", "first", "test"),
+        Pair("q", ("c",), "desc", "en", "en", "s", "third", "test"),
+        Pair("q", ("d",), "desc", "en", "en", "s", "another split", "train"),
+    ]
+    for pairs in permutations(asked):
+        groups = {group for task in built(list(pairs), pool=pool, tasks=None).values() for group in task.groups.values()}
+        assert groups == {"first"}
 
 
 def test_a_pool_of_a_language_holds_the_passages_of_all_tasks_and_knows_all_answers() -> None:

@@ -18,7 +18,7 @@ from retrofit.evaluation.tasks import RetrievalTask
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.precision import EncodingSettings
 
-CODE_VERSION = 7  # raise it whenever the same model, data and suite would give other results
+CODE_VERSION = 8  # raise it whenever the same model, data and suite would give other results
 
 RESULTS = "results.parquet"
 

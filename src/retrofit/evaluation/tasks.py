@@ -19,7 +19,7 @@ class RetrievalTask:
         corpus: text by passage id.
         qrels: relevance grade by passage id by query id; every query has at least one grade above zero.
         groups: by query id, what queries belong together by, across tasks and languages of the suite: the integration
-            or the paragraph they ask for. A query that has none is by itself.
+            or the paragraph they ask for, the first by name of several. A query that has none is by itself.
         candidates: of reranking, the ids of the passages that are put in order, by query id; None where the whole
             corpus is searched.
     """

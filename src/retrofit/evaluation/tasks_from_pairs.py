@@ -49,25 +49,27 @@ def tasks_from_pairs(
     rows = rows_of_suite(source, suite, split, tasks, languages)
     pools: dict[tuple[str, ...], dict[str, str]] = {}
     relevant: dict[tuple[str, str], dict[str, int]] = {}
+    groups: dict[tuple[str, str], str] = {}
     reader = RowReader(table)
     for row in reader.rows(rows):
         passages = zip(map(shown_id, row["positive_ids"]), row["positives"], strict=True)
         pools.setdefault(_pool_key(row, pool), {}).update(passages)
         # A query asked in two tasks has the answers of both: the pool of a language holds the other task's as well.
-        answers = relevant.setdefault((shown_id(row["query_id"]), row["document_language"]), {})
+        asked = shown_id(row["query_id"]), row["document_language"]
+        answers = relevant.setdefault(asked, {})
         answers.update(dict.fromkeys(map(shown_id, row["positive_ids"]), 1))
+        # The first by name, so that the order of the pairs does not tell.
+        groups[asked] = min(row["group"], groups.get(asked, row["group"]))
     if pool == "language" and source.passages is not None:
         for row in source.passages.to_pylist():
             if (row["language"],) in pools:
                 pools[row["language"],][shown_id(row["passage_id"])] = row["passage"]
 
     queries: dict[tuple[str, str, str], dict[str, str]] = {}
-    groups: dict[tuple[str, str, str], dict[str, str]] = {}
     pool_of: dict[tuple[str, str, str], tuple[str, ...]] = {}
     for row in reader.rows(cap_per_stratum(table, rows, max_queries, seed)):
         key = (row["task"], row["language"], row["document_language"])
         queries.setdefault(key, {})[shown_id(row["query_id"])] = row["query"]
-        groups.setdefault(key, {})[shown_id(row["query_id"])] = row["group"]
         pool_of[key] = _pool_key(row, pool)
     wanted: dict[tuple[str, ...], set[str]] = {}
     for key, texts in queries.items():
@@ -82,7 +84,8 @@ def tasks_from_pairs(
             }
             for query_id in queries[key]
         }
-        result.append(RetrievalTask(suite, *key, queries=queries[key], corpus=corpus, qrels=qrels, groups=groups[key]))
+        grouped = {query_id: groups[query_id, key[2]] for query_id in queries[key]}
+        result.append(RetrievalTask(suite, *key, queries=queries[key], corpus=corpus, qrels=qrels, groups=grouped))
     return result
 
 
