@@ -120,6 +120,9 @@ def test_what_was_measured_is_not_measured_again(place: Path, evaluated: list[st
         (["reference=best"], "reference=best: expected one of the models (tiny), or null"),
         (["evaluation.token_budget=0"], "evaluation.token_budget=0: expected a whole number of 8 or more"),
         (["leakage.near=2"], "leakage.near=2: input should be"),
+        (["evaluation.suites=null"], "evaluation.suites=None: expected a mapping"),
+        (["evaluation.sources=none"], "evaluation.sources=none: expected a mapping"),
+        (["evaluation.retention.groups=null"], "evaluation.retention.groups=None: expected a mapping"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path, overrides: list[str], expected: str) -> None:

@@ -125,14 +125,9 @@ ENGINE_NUMBERS = (
 )
 """Of engine=ray; engine=local has none of them."""
 
-MAPPINGS = (
-    "model.checkpoint",
-    "task_mix.weights",
-    "optimizer.optimizer",
-    "evaluation.suites",
-    "evaluation.sources",
-    "evaluation.retention.groups",
-)
+EVALUATION_MAPPINGS = ("evaluation.suites", "evaluation.sources", "evaluation.retention.groups")
+
+MAPPINGS = ("model.checkpoint", "task_mix.weights", "optimizer.optimizer", *EVALUATION_MAPPINGS)
 """What has keys below it, so cannot be another value or null."""
 
 LISTS = ("task_mix.tasks", "languages.languages")

@@ -20,6 +20,7 @@ from retrofit.training.allowed_values import (
     ENCODING_NUMBERS,
     ENGINE_NUMBERS,
     EVALUATION_CHOICES,
+    EVALUATION_MAPPINGS,
     EVALUATION_NUMBERS,
     INSPECT_NUMBERS,
     LISTS,
@@ -44,7 +45,8 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError(
             f"model={name}: expected a model with weights to retrofit; {name} is for retrofit evaluate alone"
         )
-    _check_kinds(config)
+    _check_mappings(config, MAPPINGS)
+    _check_lists(config, LISTS)
     _check_numbers(config, NUMBERS)
     _check_choices(config, CHOICES)
     if config["adapter"]["config"] is not None:
@@ -95,6 +97,7 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
         UserError: the first rule that is broken, with the key to change.
     """
     evaluation = config["evaluation"]
+    _check_mappings(config, EVALUATION_MAPPINGS)
     _check_numbers(config, EVALUATION_NUMBERS)
     _check_choices(config, EVALUATION_CHOICES)
     of_folders = _check_folders(config)
@@ -207,11 +210,14 @@ def _mining_rules(mined: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
         yield Number("", 0).allows(veto["margin"]), "negatives.mined.veto.margin", str(Number("", 0))
 
 
-def _check_kinds(config: Mapping[str, Any]) -> None:
-    for key in MAPPINGS:
+def _check_mappings(config: Mapping[str, Any], keys: Iterable[str]) -> None:
+    for key in keys:
         if not isinstance(_value(config, key), Mapping):
             raise _error(config, key, f"a mapping; what is below it is set by its own key, such as {key}.NAME")
-    for key in LISTS:
+
+
+def _check_lists(config: Mapping[str, Any], keys: Iterable[str]) -> None:
+    for key in keys:
         names = _value(config, key)
         if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
             raise _error(config, key, "a list, such as [NAME, NAME], or null")
