@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 
@@ -23,6 +24,10 @@ from retrofit.data.records import Pair, Split
 from retrofit.data.storage import PAIRS, REPORT, write_pairs
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import tiny_checkpoint
+
+# The first example of a process may have to load a model, and the machine may be busy: how long it takes says nothing.
+hypothesis.settings.register_profile("retrofit", deadline=None)
+hypothesis.settings.load_profile("retrofit")
 
 PROMPTS: dict[Any, str] = {"query": "query: ", "passage": "passage: "}
 

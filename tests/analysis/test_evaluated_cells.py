@@ -43,7 +43,7 @@ def rows_of(key: tuple[str, ...], model: str, items: int, metrics: list[str], se
     ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=40)  # a slow disk is no error
+@settings(max_examples=40)
 @given(CELLS, st.integers(0, 1000))
 def test_cells_are_those_of_a_dictionary_in_whatever_order_rows_stand(
     cells: dict[tuple[str, ...], tuple[set[str], int]], seed: int

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrofit.data.batching import BatchContents, KnownPositives, PlannedBatches, text_batch
@@ -108,7 +108,6 @@ def test_a_passage_that_answers_by_way_of_an_absent_pair_is_masked() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("qrstu"), st.sampled_from("abcd")), max_size=12), st.data())
-@settings(deadline=None)
 def test_known_positives_are_those_of_every_pair(asked: list[tuple[str, str]], data: st.DataObject) -> None:
     pairs = [pair(query, passage, group=str(n)) for n, (query, passage) in enumerate(asked)]
     queries = data.draw(st.lists(st.sampled_from("qrstuv")))
@@ -151,7 +150,6 @@ def check(queries: Sequence[str], passages: Sequence[str], relevance: torch.Tens
 
 
 @given(PAIRS, st.lists(TEXT, max_size=4), st.integers(0, 5))
-@settings(deadline=None)
 def test_no_known_positive_is_a_negative_and_no_other_is_masked(
     pairs: list[Pair], extra: list[str], visit: int
 ) -> None:
@@ -214,7 +212,6 @@ JUDGED = st.lists(
 
 
 @given(JUDGED, st.integers(0, 3), st.integers(0, 2), st.integers(0, 20), st.sampled_from(get_args(Homogeneous)))
-@settings(deadline=None)
 def test_planned_batches_never_push_a_query_from_an_answer(
     pairs: list[Pair], random_negatives: int, given_negatives: int, seed: int, homogeneous: Homogeneous
 ) -> None:
@@ -240,7 +237,6 @@ def test_planned_batches_never_push_a_query_from_an_answer(
 
 
 @given(JUDGED, st.integers(0, 2), st.integers(0, 5), st.integers(1, 9))
-@settings(deadline=None)
 def test_processes_share_the_texts_of_a_step(
     pairs: list[Pair], random_negatives: int, anchors: int, world_size: int
 ) -> None:

@@ -7,7 +7,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrofit.data.sampling import Homogeneous, Mixture, SamplingPlan, steps_of_passes
@@ -64,7 +64,6 @@ def shares_by_hand(mixture: Mixture, sizes: dict[Stratum, int]) -> dict[Stratum,
 
 
 @given(PLANS, st.data())
-@settings(deadline=None)
 def test_a_step_is_a_pure_function_of_its_number(arguments: dict, data: st.DataObject) -> None:
     plan, again = SamplingPlan(**arguments), SamplingPlan(**arguments)
     batches = [plan.batch(step) for step in range(len(plan))]
@@ -75,7 +74,6 @@ def test_a_step_is_a_pure_function_of_its_number(arguments: dict, data: st.DataO
 
 
 @given(PLANS)
-@settings(deadline=None)
 def test_a_batch_holds_distinct_rows_that_share_what_they_should(arguments: dict) -> None:
     plan, strata, mixture = SamplingPlan(**arguments), arguments["strata"], arguments["mixture"]
     assert len(plan) == arguments["steps"]
@@ -92,7 +90,6 @@ def test_a_batch_holds_distinct_rows_that_share_what_they_should(arguments: dict
 
 
 @given(SIZES.map(laid_out), MIXTURES, st.integers(0, 100))
-@settings(deadline=None)
 def test_shares_follow_the_formula(strata: Strata, mixture: Mixture, seed: int) -> None:
     sizes = {key: len(rows) for key, rows in strata.items() if len(rows)}
     shares = mixture.shares(sizes)
@@ -101,7 +98,6 @@ def test_shares_follow_the_formula(strata: Strata, mixture: Mixture, seed: int) 
 
 
 @given(PLANS)
-@settings(deadline=None)
 def test_strata_get_the_draws_they_are_due(arguments: dict) -> None:
     """Realised proportions are the asked ones to within what whole steps, and whole draws, allow."""
     plan, strata, mixture = SamplingPlan(**arguments), arguments["strata"], arguments["mixture"]
@@ -133,7 +129,6 @@ def test_strata_get_the_draws_they_are_due(arguments: dict) -> None:
 
 
 @given(PLANS)
-@settings(deadline=None)
 def test_no_pair_is_used_twice_before_the_others_are_used_once(arguments: dict) -> None:
     plan, strata = SamplingPlan(**arguments), arguments["strata"]
     drawn: set[tuple[int, int]] = set()
@@ -220,7 +215,6 @@ def test_a_weight_of_zero_leaves_a_task_out() -> None:
 
 
 @given(PLANS, st.integers(0, 60))
-@settings(deadline=None)
 def test_a_sample_is_of_what_the_batch_is_drawn_from(arguments: dict, count: int) -> None:
     plan, strata, mixture = SamplingPlan(**arguments), arguments["strata"], arguments["mixture"]
     group = mixture.batch_key(stratum_of(strata, plan.batch(0).rows[0]))

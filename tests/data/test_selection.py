@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrofit.data.records import Pair, to_table
@@ -62,7 +62,6 @@ COUNTS = st.dictionaries(
 
 
 @given(COUNTS, st.integers(1, 25), st.integers(0, 25), st.integers(0, 2**31))
-@settings(deadline=None)
 def test_samples_of_one_seed_are_nested(counts: dict[tuple[str, str], int], cap: int, more: int, seed: int) -> None:
     table = to_table(pairs_of(counts))
     small, large = (cap_per_language(table, every(table), most, seed) for most in (cap, cap + more))
@@ -72,7 +71,6 @@ def test_samples_of_one_seed_are_nested(counts: dict[tuple[str, str], int], cap:
 
 
 @given(COUNTS, st.integers(1, 10), st.integers(0, 100), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_the_sample_does_not_depend_on_the_order_of_the_rows(
     counts: dict[tuple[str, str], int], cap: int, seed: int, random: object
 ) -> None:
@@ -144,7 +142,6 @@ def test_a_stratum_is_told_apart_by_the_language_of_its_documents() -> None:
 
 
 @given(COUNTS, st.data(), st.integers(0, 50))
-@settings(deadline=None)
 def test_an_equal_budget_is_spent_whole_evenly_and_nested(
     counts: dict[tuple[str, str], int], data: st.DataObject, seed: int
 ) -> None:
@@ -202,7 +199,6 @@ def test_more_than_there_are_cannot_be_drawn(tasks: int, languages: int, key: st
 
 
 @given(LISTS := st.lists(st.sampled_from("abc"), min_size=1, max_size=20), LISTS)
-@settings(deadline=None)
 def test_labels_of_joined_tables_agree(first: list[str], second: list[str]) -> None:
     tables = [to_table([pair(n, task) for n, task in enumerate(tasks)]) for tasks in (first, second)]
     codes, known = labels(pa.concat_tables(tables), "task")

@@ -28,7 +28,7 @@ def test_a_group_has_one_split_whatever_else_there_is(group: str, salt: str) -> 
     assert split_of(group, salt=salt) == split_of(group, salt=salt)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.text(max_size=8))
 def test_six_in_eight_groups_train_and_one_each_is_held_out(salt: str) -> None:
     groups = 8_000

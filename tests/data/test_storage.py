@@ -26,7 +26,7 @@ LABELS = st.lists(st.sampled_from("abcdefgh"), max_size=30)
 
 
 @given(LABELS, st.integers(1, 7))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_pairs_come_back_whatever_the_batches(tasks: list[str], rows_a_batch: int) -> None:
     # Labels turn up in any order: each batch's dictionary is the last one's with more at its end.
     import tempfile
@@ -51,7 +51,7 @@ def test_opening_reads_no_text(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_rows_are_read_in_the_order_asked_for(sizes: list[int], data: st.DataObject) -> None:
     starts = [sum(sizes[:place]) for place in range(len(sizes))]
     parts = [to_table([pair(n) for n in range(start, start + size)]) for start, size in zip(starts, sizes, strict=True)]

@@ -41,7 +41,7 @@ def test_every_two_languages_are_a_task() -> None:
         bitext(pairs, tasks=["help"])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     pairs=held_out_pairs(bitext=True), most=st.one_of(st.none(), st.integers(1, 6)),
     order=st.randoms(use_true_random=False),

@@ -6,14 +6,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrofit.artefacts import ArtefactStore
 from retrofit.evaluation.corpus_texts import CheckedCorpus, Corpus, first_of_equals, new_array
 
 
-@settings(deadline=None)  # a slow disk is no error
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=40), st.integers(1, 45))
 def test_the_first_of_equals_is_that_of_a_dictionary(values: list[int], at_once: int) -> None:
     known: dict[int, int] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.evaluation.beir_folders import beir
 
@@ -43,7 +43,6 @@ def expected_text(row: dict[str, Any], *, titled: bool) -> Text:
     return Text(str(row["_id"]), text, named["lang"], row.get("subset") or "", named["group"], named["label"])
 
 
-@settings(deadline=None)  # a slow disk is no error
 @given(rows("d"), rows("q"), st.data(), st.booleans())
 def test_what_a_folder_holds_is_read_as_it_stands(
     corpus: list[dict[str, Any]], queries: list[dict[str, Any]], data: st.DataObject, zipped: bool

@@ -57,7 +57,7 @@ def test_labels_are_groups_and_languages_are_apart() -> None:
         clustering_tasks_from_pairs(source_of(pairs), **OPTIONS | {"min_texts_per_label": 9})
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     pairs=held_out_pairs(("de", "en")),
     split=st.sampled_from(["validation", "test"]),

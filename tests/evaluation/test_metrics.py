@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrofit.evaluation.metrics import METRICS, score_run
@@ -46,7 +46,6 @@ RANKING = st.lists(st.sampled_from(PASSAGES[:25]), unique=True, min_size=1, max_
 
 
 @given(st.dictionaries(st.sampled_from("qrs"), st.tuples(grades(3), RANKING), min_size=1))
-@settings(deadline=None)
 def test_metrics_are_those_of_their_definitions(queries: dict[str, tuple[dict[str, int], list[str]]]) -> None:
     qrels = {query: judged for query, (judged, _) in queries.items()}
     run = {
@@ -96,7 +95,6 @@ SCORED = st.dictionaries(st.sampled_from(PASSAGES), VALUES, min_size=1)
 
 
 @given(st.dictionaries(st.sampled_from("qrs"), st.tuples(grades(2), SCORED), min_size=1))
-@settings(deadline=None)
 def test_metrics_are_those_of_pytrec_eval_ties_included(
     queries: dict[str, tuple[dict[str, int], dict[str, float]]],
 ) -> None:

@@ -80,7 +80,7 @@ def test_a_language_is_one_task_with_the_queries_of_all_tasks() -> None:
     assert list(german.queries.values()) == ["q3"]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(pairs=held_out_pairs(), count=st.integers(1, 12), order=st.randoms(use_true_random=False))
 def test_answers_are_candidates_and_nothing_is_of_another_split(pairs: list[Pair], count: int, order: Any) -> None:
     tasks = reranking(pairs, candidates=count)

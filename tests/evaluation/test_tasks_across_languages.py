@@ -94,7 +94,7 @@ def test_a_source_without_parallel_groups_is_an_error() -> None:
         cross([pair("q", "a", "de", "one"), pair("r", "b", "en", "two")])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(pairs=held_out_pairs(), split=st.sampled_from(["validation", "test"]), own=st.booleans(), most=st.integers(1, 9))
 def test_answers_are_of_the_same_key_and_nothing_is_of_another_split(
     pairs: list[Pair], split: str, own: bool, most: int
@@ -130,7 +130,7 @@ def test_answers_are_of_the_same_key_and_nothing_is_of_another_split(
                     assert language == task.query_language
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(pairs=held_out_pairs(), order=st.randoms(use_true_random=False))
 def test_the_order_of_the_pairs_changes_nothing(pairs: list[Pair], order: Any) -> None:
     shuffled = pairs.copy()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrofit.data.records import PASSAGE_SCHEMA, Pair, Passage, content_id, shown_id, to_table
@@ -176,7 +176,6 @@ def test_max_queries_draws_queries_of_each_stratum(pool: str) -> None:
     max_queries=st.one_of(st.none(), st.integers(1, 12)),
     max_passages=st.integers(1, 60),
 )
-@settings(deadline=None)
 def test_max_passages_keeps_every_answer(pool: str, max_queries: int | None, max_passages: int) -> None:
     whole = built(MANY, tasks=BOTH, pool=pool, max_queries=max_queries)
     reduced = built(MANY, tasks=BOTH, pool=pool, max_queries=max_queries, max_passages=max_passages)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
@@ -47,7 +47,6 @@ def guided_steps(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(guided_steps(), st.sampled_from([-0.25, 0.0, 0.25, 0.5]), st.booleans(), st.booleans())
-@settings(deadline=None)
 def test_the_same_is_masked_as_by_loops(
     step: tuple[np.ndarray, np.ndarray], margin: float, relative: bool, in_batch_only: bool
 ) -> None:

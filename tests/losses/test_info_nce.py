@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
@@ -53,7 +53,6 @@ def steps(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(steps())
-@settings(deadline=None)
 def test_loss_and_gradient_are_those_of_the_reference(step: tuple[np.ndarray, np.ndarray]) -> None:
     loss, gradient = with_gradient(*step)
     expected_loss, expected_gradient = reference(*step)
@@ -110,7 +109,6 @@ def test_scores_at_the_ends_of_a_small_temperature_stay_finite_in_float32() -> N
 
 
 @given(steps(), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_the_order_of_queries_and_passages_does_not_matter(step: tuple[np.ndarray, np.ndarray], random: object) -> None:
     scores, relevance = step
     order = np.random.default_rng(random.getrandbits(32))  # type: ignore[attr-defined]
@@ -131,7 +129,6 @@ def unit(generator: torch.Generator, count: int) -> Tensor:
     temperature=st.sampled_from([0.01, 0.05, 1.0]),
     seed=st.integers(0, 2**16),
 )
-@settings(deadline=None)
 def test_symmetric_weighs_both_directions(relevance: np.ndarray, weight: float, temperature: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     queries, passages = (unit(generator, count).requires_grad_() for count in relevance.shape)

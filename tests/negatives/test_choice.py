@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrofit.negatives.choice import choose, fill
@@ -20,7 +20,6 @@ IDS = np.arange(1000, 1004, dtype=np.uint64)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 10), st.sampled_from(["top", "random", "weighted"]), st.integers(0, 9))
-@settings(deadline=None)
 def test_only_what_is_kept_is_chosen_and_no_more_than_there_is(bits: int, count: int, sampling: str, seed: int) -> None:
     kept = np.array([[bits >> (8 * row + place) & 1 for place in range(8)] for row in range(4)], dtype=bool)
     chosen = choose(table(4), kept, count, sampling, IDS, seed)  # type: ignore[arg-type]
@@ -53,7 +52,6 @@ def test_a_draw_depends_on_query_and_seed_and_not_on_the_row(sampling: str) -> N
 
 
 @given(st.integers(1, 12), st.data(), st.integers(0, 50))
-@settings(deadline=None)
 def test_fillers_never_answer_and_never_repeat(pool_size: int, data: st.DataObject, seed: int) -> None:
     pool = np.arange(100, 100 + pool_size)
     positives = [np.array(sorted(data.draw(st.sets(st.sampled_from(pool.tolist())))), dtype=np.int64) for _ in range(4)]

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrofit.negatives.filters import (
@@ -70,7 +70,6 @@ def test_the_margin_lies_below_a_negative_score_too() -> None:
     st.lists(st.lists(st.floats(-1, 1, width=32), min_size=5, max_size=5), min_size=1, max_size=5),
     st.integers(0, 2**25 - 1), st.integers(1, 5), st.floats(0, 0.5), st.floats(-1, 1),
 )  # fmt: skip
-@settings(deadline=None)
 def test_counts_add_up_and_order_does_not_change_what_is_kept(
     scores: list[list[float]], bits: int, first: int, margin: float, bound: float
 ) -> None:

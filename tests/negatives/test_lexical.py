@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrofit.models.bi_encoder import BiEncoder
@@ -51,7 +51,6 @@ LISTS = st.lists(st.integers(0, 12), max_size=6, unique=True)
 
 
 @given(st.lists(st.tuples(LISTS, LISTS, LISTS), min_size=1, max_size=4), st.integers(1, 9))
-@settings(deadline=None)
 def test_fusion_adds_reciprocal_ranks(queries: list[tuple[list[int], list[int], list[int]]], k: int) -> None:
     def table(lists: list[list[int]]) -> Candidates:
         passages = np.full((len(lists), 6), -1)

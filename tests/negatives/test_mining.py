@@ -200,7 +200,7 @@ TEXT = st.sampled_from("abcdef")
 
 
 @given(st.lists(st.tuples(st.sampled_from("qrs"), st.lists(TEXT, min_size=1, max_size=3, unique=True)), min_size=2))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_pool_knows_every_answer(asked: list[tuple[str, list[str]]]) -> None:
     pairs = [pair(query, *positives, group=str(n)) for n, (query, positives) in enumerate(asked)]
     table = to_table(pairs)

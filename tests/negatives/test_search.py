@@ -44,7 +44,7 @@ def matrix(rows: int, seed: int) -> np.ndarray:
     st.integers(0, 99),
     st.data(),
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_the_best_are_those_of_the_whole_product(
     n_queries: int, n_passages: int, k: int, block: int, group: int, seed: int, data: st.DataObject
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrofit.commands.application import configuration_folder
@@ -106,7 +106,6 @@ def naive_values(query: str, passage: str) -> dict[str, str]:
 
 
 @given(SAMPLES, SAMPLES)
-@settings(deadline=None)
 def test_distances_are_those_of_a_naive_count(left: list[tuple[str, str]], right: list[tuple[str, str]]) -> None:
     found = distances(compare(queries(*left), queries(*right)))
     for name in PROPERTIES:
@@ -116,7 +115,6 @@ def test_distances_are_those_of_a_naive_count(left: list[tuple[str, str]], right
 
 
 @given(SAMPLES, SAMPLES)
-@settings(deadline=None)
 def test_distances_are_symmetric_and_bounded(left: list[tuple[str, str]], right: list[tuple[str, str]]) -> None:
     there, back = compare(queries(*left), queries(*right)), compare(queries(*right), queries(*left))
     assert distances(there) == pytest.approx(distances(back), abs=1e-7)
@@ -127,7 +125,6 @@ def test_distances_are_symmetric_and_bounded(left: list[tuple[str, str]], right:
 
 
 @given(SAMPLES, st.integers(1, 3))
-@settings(deadline=None)
 def test_the_same_queries_have_no_distance(sample: list[tuple[str, str]], times: int) -> None:
     bias = compare(queries(*sample * times), queries(*reversed(sample)))
     assert distances(bias) == pytest.approx(dict.fromkeys((*PROPERTIES, "all"), 0.0), abs=1e-7)

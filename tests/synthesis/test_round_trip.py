@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrofit.engine import LOCAL
@@ -31,7 +31,6 @@ class Vectors:
         return self.vectors[positions]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 30), st.integers(0, 1_000))
 def test_ranks_are_those_of_a_full_sort(queries: int, passages: int, seed: int) -> None:
     generator = np.random.default_rng(seed)

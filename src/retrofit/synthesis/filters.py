@@ -68,8 +68,10 @@ class TextFilters:
             candidate.reject("copied", f"{candidate.copied:.2f}")
 
     def _other_language(self, text: str, language: str) -> str | None:
+        if self.language_confidence is None or len(text) < _MIN_CHARACTERS_TO_TELL:
+            return None
         declared = known_language(language)
-        if self.language_confidence is None or declared is None or len(text) < _MIN_CHARACTERS_TO_TELL:
+        if declared is None:
             return None
         found = contradiction(prose(text), declared, self.language_confidence)
         return None if found is None else f"{found[0]} ({found[1]:.2f})"

@@ -224,7 +224,7 @@ EDITS = st.sampled_from(
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=3, max_size=12, unique=True), st.data())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_an_edited_copy_of_a_training_text_in_evaluation_removes_its_row_and_no_other(
     tmp_path_factory: pytest.TempPathFactory, seeds: list[int], data: st.DataObject
 ) -> None:
@@ -238,7 +238,7 @@ def test_an_edited_copy_of_a_training_text_in_evaluation_removes_its_row_and_no_
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.sampled_from(["train", "test"])), max_size=14))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_every_candidate_is_kept_or_removed_once(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, int, Split]]
 ) -> None:

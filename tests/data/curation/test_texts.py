@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retrofit.data.curation.languages import known_language
@@ -17,7 +17,6 @@ SCRIPTS = st.text(alphabet="abcäß 一二三カナ한글กขคאבב", max_s
 
 
 @given(TEXTS)
-@settings(deadline=None)
 def test_normalising_again_changes_nothing(text: str) -> None:
     once = normalised(text)
     assert normalised(once) == once
@@ -60,7 +59,6 @@ def plain_windows(text: str, width: int, tails: bool) -> list[tuple[int, str]]:
 
 
 @given(st.lists(SCRIPTS, max_size=5), st.integers(2, 9), st.booleans())
-@settings(deadline=None)
 def test_windows_are_those_of_each_text(texts: list[str], width: int, tails: bool) -> None:
     hashes, owners, positions = windows(texts, width, tails=tails)
     expected = [(number, *window) for number, text in enumerate(texts) for window in plain_windows(text, width, tails)]
@@ -76,7 +74,6 @@ def test_windows_are_those_of_each_text(texts: list[str], width: int, tails: boo
 
 
 @given(SCRIPTS)
-@settings(deadline=None)
 def test_every_character_stands_in_a_shingle(text: str) -> None:
     assert shingles(text) == ({piece for _, piece in plain_windows(text, SHINGLE, True)} or {""})
     covered = {start + offset for start, piece in plain_windows(text, SHINGLE, True) for offset in range(len(piece))}
@@ -93,7 +90,6 @@ def test_a_short_tail_in_another_script_tells_texts_apart(one: str, two: str) ->
 
 
 @given(SCRIPTS, SCRIPTS)
-@settings(deadline=None)
 def test_jaccard_is_that_of_the_shingles(one: str, two: str) -> None:
     left, right = shingles(one), shingles(two)
     assert jaccard(left, left) == 1
@@ -121,7 +117,6 @@ def test_texts_just_at_the_threshold_share_a_band(threshold: float) -> None:
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), max_size=30), st.lists(st.integers(0, 2**64 - 1), max_size=30))
-@settings(deadline=None)
 def test_an_index_gives_the_first_value_of_a_hash(known: list[int], others: list[int]) -> None:
     index = HashIndex(np.array(known, np.uint64), np.arange(len(known), dtype=np.int32))
     asked = [*known, *others]

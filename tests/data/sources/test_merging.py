@@ -80,7 +80,7 @@ def merged_in_lists(rows: list[Example]) -> tuple[list[Pair], int]:
     return shared, added
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(examples())
 def test_merging_on_disk_is_merging_in_lists(rows: list[Example]) -> None:
     pairs, merged, refused = merged_on_disk(rows)
@@ -92,7 +92,7 @@ def test_merging_on_disk_is_merging_in_lists(rows: list[Example]) -> None:
     assert len(rows) - refused["duplicate row"] - merged.merged == len(shared)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(examples())
 def test_a_negative_stays_unless_it_answers_or_leaks(rows: list[Example]) -> None:
     pairs, _, _ = merged_on_disk(rows)
