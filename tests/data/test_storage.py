@@ -84,6 +84,20 @@ def test_a_file_that_was_there_stays_until_the_new_one_is_whole(tmp_path: Path) 
     assert read_records(path).num_rows == 1
 
 
+def test_a_batch_holds_no_more_text_than_a_column_of_arrow_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_CHARACTERS_A_BATCH", 25)
+    schema = pa.schema([("text", pa.string()), ("others", pa.list_(pa.string())), ("ids", pa.list_(pa.uint64()))])
+    rows = [{"text": "ä" * 10, "others": ["b" * 3, "c" * 2], "ids": [1, 2]} for _ in range(7)]
+    with RecordWriter(tmp_path / "rows.arrow", schema) as writer:
+        for row in rows:
+            writer.write(row)
+    file = pa.ipc.open_file(pa.memory_map(str(tmp_path / "rows.arrow")))
+    assert [file.get_batch(number).num_rows for number in range(file.num_record_batches)] == [2, 2, 2, 1]
+    assert file.read_all().to_pylist() == rows
+
+
 def test_a_source_opens_with_and_without_passages(tmp_path: Path) -> None:
     folder = tmp_path / "0123456789abcdef"
     folder.mkdir()

@@ -133,6 +133,7 @@ def test_copying_is_the_share_of_what_the_passage_has(query: str, passage: str, 
         ("ja", "東京の住所と電話", LONGER_PHRASE),
         ("ja", "東京の住所は秘密です。", SENTENCE),
         ("ja", "「東京の住所は秘密です。」", SENTENCE),
+        ("de-AT", "was ist das", QUESTION_WITHOUT_MARK),  # by the language that includes it
         ("th", "นี่คืออะไร", QUESTION_WITHOUT_MARK),
         ("th", "ทำไมฟ้าสีคราม", QUESTION_WITHOUT_MARK),  # NFKC takes its ำ apart
         ("zh", "这是什么", FEW_WORDS),  # there are no templates in it

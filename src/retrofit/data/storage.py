@@ -24,6 +24,7 @@ PASSAGES = "passages.arrow"
 REPORT = "report.json"
 
 _ROWS_A_BATCH = 20_000
+_CHARACTERS_A_BATCH = 1 << 26  # of at most four bytes each: a column of a batch holds less than 2 GiB
 
 
 class RecordWriter:
@@ -43,6 +44,7 @@ class RecordWriter:
         self.rows = 0
         self._partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
         self._buffer: list[Mapping[str, Any]] = []
+        self._characters = 0
         self._codes: dict[str, dict[str, int]] = {
             field.name: {} for field in schema if pa.types.is_dictionary(field.type)
         }
@@ -70,7 +72,8 @@ class RecordWriter:
         """Add a row."""
         self._buffer.append(row)
         self.rows += 1
-        if len(self._buffer) == _ROWS_A_BATCH:
+        self._characters += sum(map(_characters, row.values()))
+        if len(self._buffer) == _ROWS_A_BATCH or self._characters >= _CHARACTERS_A_BATCH:
             self._flush()
 
     def _flush(self) -> None:
@@ -78,6 +81,7 @@ class RecordWriter:
             columns = [self._column(field) for field in self.schema]
             self._writer.write_batch(pa.record_batch(columns, schema=self.schema))
             self._buffer.clear()
+            self._characters = 0
 
     def _column(self, field: pa.Field) -> pa.Array:
         values = [row[field.name] for row in self._buffer]
@@ -87,6 +91,12 @@ class RecordWriter:
         codes = self._codes[field.name]
         indices = pa.array([codes.setdefault(value, len(codes)) for value in values], field.type.index_type)
         return pa.DictionaryArray.from_arrays(indices, pa.array(list(codes), pa.string()))
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    return sum(map(_characters, value)) if isinstance(value, list | tuple) else 0
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:

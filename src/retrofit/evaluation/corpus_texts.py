@@ -107,7 +107,7 @@ class Corpus:
         return {
             "code": CODE_VERSION,
             "files": fingerprints(self.files),
-            "names": [PurePosixPath(file.path).name for file in self.files],
+            "names": [file.name for file in self.files],
             "format": self.form,
             "text_fields": self.text_fields,
             "id_field": self.id_field,

@@ -62,7 +62,7 @@ class QuestionSigns:
         Raises:
             UserError: its templates are not complete.
         """
-        known = templates.language(language).question_words if language in templates.languages else frozenset()
+        known = templates.language(language).question_words if language in templates else frozenset()
         words = sorted(normalised(word) for word in known)
         greek = re.split("[-_]", language.casefold())[0] in _GREEK
         return cls(

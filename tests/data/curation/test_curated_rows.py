@@ -133,7 +133,10 @@ def test_the_first_of_equal_and_of_similar_rows_stays(tmp_path: Path) -> None:
     }
 
 
-def test_texts_of_a_sources_own_held_out_rows_and_of_other_sources_are_not_trained_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["elsewhere", "own"])
+def test_texts_of_a_sources_own_held_out_rows_and_of_other_sources_are_not_trained_on(
+    name: str, tmp_path: Path
+) -> None:
     held_out = pair("Frage der Prüfung", sentence(1), split="test")
     elsewhere = source(pair(sentence(2), sentence(3), split="validation"), name="elsewhere")
     pairs = [
@@ -144,7 +147,7 @@ def test_texts_of_a_sources_own_held_out_rows_and_of_other_sources_are_not_train
         pair(sentence(3), sentence(14)),  # a passage there, a query here
         pair(sentence(15), sentence(16), sentence(2)),
     ]
-    curation = curated(tmp_path, GUARD, *pairs, elsewhere=elsewhere)
+    curation = curated(tmp_path, GUARD, *pairs, **{name: elsewhere})
     assert curation.kept.tolist() == [1]
     assert reasons(curation) == {
         2: ("held_out_equal", "positives[0]"),
@@ -153,8 +156,8 @@ def test_texts_of_a_sources_own_held_out_rows_and_of_other_sources_are_not_train
         5: ("held_out_equal", "positives[1]"),
     }
     assert curation.report["evaluation_sets"] == {
-        "elsewhere:validation": {"held_out_equal": 2},
-        "own:test": {"held_out_equal": 2},
+        f"{name}:validation": {"held_out_equal": 2},
+        "(own):test": {"held_out_equal": 2},
     }
 
 

@@ -62,6 +62,29 @@ def test_judgements_become_pairs_of_their_split(folder: Path, build: Any) -> Non
     assert source.report["unused"] == {"judgements of score 0 or less": 2, "queries without a positive judgement": 2}
 
 
+def test_a_document_that_equals_the_query_costs_its_own_judgement_only(folder: Path, build: Any) -> None:
+    with (folder / "corpus.jsonl.gz").open("ab") as corpus:
+        corpus.write(gzip.compress(json.dumps({"_id": "same", "text": "query 39", "lang": "de"}).encode() + b"\n"))
+    with (folder / "qrels" / "test.tsv").open("a") as qrels:
+        qrels.write("q39\td1\t1\nq39\tsame\t1\nq39\td2\t1\n")
+    source = build("folder", path=str(folder), max_refused=0.01)
+    rows = {row["query"]: row for row in source.pairs.to_pylist()}
+    assert rows["query 39"]["positives"] == ["Title document 1", "document 2"]
+    assert source.report["refused"] == {str(Reason.QUERY_IS_POSITIVE): 1}
+    (refused,) = map(json.loads, (source.folder / "refused.jsonl").read_text().splitlines())
+    assert (refused["file"], refused["row"]) == (f"{folder}/qrels/test.tsv", 12)
+
+
+def test_documents_beside_rows_that_train_can_be_searched_without_queries(folder: Path, build: Any) -> None:
+    for name in ("queries.jsonl", "qrels/train.tsv", "qrels/test.tsv"):
+        (folder / name).unlink()
+    (folder / "train.jsonl").write_text('{"query": "who", "positive": "someone"}\n')
+    source = build("folder", path=str(folder), language="en")
+    assert source.pairs["query"].to_pylist() == ["who"]
+    assert source.passages is not None
+    assert len(source.passages) == 60
+
+
 def test_a_query_is_in_its_own_group_before_that_of_its_document(folder: Path, build: Any) -> None:
     queries = [{**query, **({"group": "of queries"} if number < 20 else {})} for number, query in enumerate(QUERIES)]
     (folder / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
@@ -156,6 +179,14 @@ def test_a_folder_that_lacks_a_table_is_one_clear_line(folder: Path, build: Any)
     (folder / "queries.jsonl").unlink()
     with pytest.raises(UserError, match=r"holds corpus, qrels/test, qrels/train; expected corpus.jsonl, queries.jsonl"):
         build("folder", path=str(folder))
+
+
+def test_queries_without_documents_are_one_clear_line(folder: Path, build: Any) -> None:
+    for name in ("corpus.jsonl.gz", "qrels/train.tsv", "qrels/test.tsv"):
+        (folder / name).unlink()
+    (folder / "train.jsonl").write_text('{"query": "who", "positive": "someone"}\n')
+    with pytest.raises(UserError, match=r"holds queries, train; expected corpus\.jsonl, queries\.jsonl"):
+        build("folder", path=str(folder), format="beir")
 
 
 def test_qrels_of_no_split_are_one_clear_line(folder: Path, build: Any) -> None:

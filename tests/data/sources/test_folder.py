@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -75,6 +76,15 @@ def test_a_url_and_a_pattern_are_read_like_a_file(tmp_path: Path, build: Any, te
     of_both = build("folder", path=str(tmp_path / "*.jsonl"), language="de")
     assert texts(of_both) == ANSWERS
     assert of_both.report["refused"] == {"duplicate row": of_both.report["rows"] - len(ROWS)}
+
+
+def test_a_name_that_is_not_utf_8_is_shown_as_far_as_it_can_be(tmp_path: Path, build: Any, texts: Any) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / os.fsdecode(b"daten-\xfc.jsonl")).write_bytes(jsonl() + b"{}\n")
+    source = build("folder", path=str(folder), language="de", max_refused=0.1)
+    assert texts(source) == ANSWERS
+    assert json.loads((source.folder / "refused.jsonl").read_text())["file"] == f"{folder}/daten-\ufffd.jsonl"
 
 
 @pytest.mark.parametrize("name", ["x[1].jsonl", "what?.jsonl", "all*.jsonl"])
@@ -276,6 +286,11 @@ def test_a_wrong_key_is_one_clear_line(
     [
         ("rows.jsonl.gz", gzip.compress(jsonl())[:-40], r"rows.jsonl.gz, row \d+: cannot be read on"),
         ("rows.parquet", parquet()[:-50], "rows.parquet, after row 0: cannot be read as Parquet"),
+        (
+            "rows.parquet.gz",
+            gzip.compress(parquet())[:-40],
+            "rows.parquet.gz, after row 0: cannot be read as Parquet",
+        ),
         ("rows.xml", b"<a/>", "no file name ends with one of .*name the format: data_source.format"),
         ("rows.csv", b"query,query\na,b\n", "rows.csv, row 1: expected a header that names each column once"),
         ("rows.jsonl", b"\n\n", "no rows; expected at least one"),

@@ -227,6 +227,19 @@ def test_any_set_is_read_by_its_columns(tmp_path: Path, build: Any) -> None:
         ),
         ("hub", {}, "data_source.configs={}: expected the set's configuration by language"),
         ("hub_beir", {}, "data_source.qrels_splits: expected at least one"),
+        ("hub", {"configs": "de"}, "data_source.configs=de: expected"),
+        (
+            "hub_beir",
+            {"qrels_splits": {"dev": "dev"}},
+            "data_source.qrels_splits=.*dev.*: expected the set's",
+        ),
+        ("hub_beir", {"qrels_splits": "test"}, "data_source.qrels_splits=test: expected the set's split by ours"),
+        (
+            "hub_beir",
+            {"qrels_splits": {"test": "test"}, "languages": "en"},
+            "data_source.languages=en: expected a list",
+        ),
+        ("hub_beir", {"qrels_splits": {"test": "test"}, "queries": None}, "data_source.queries=None: expected"),
         (
             "hub_beir",
             {"qrels_splits": {"test": "test"}, "corpus": ["corpus"]},

@@ -181,6 +181,18 @@ def test_a_quote_that_is_never_closed_costs_its_lines_only_and_each_of_them_coun
     assert source.pairs["query"].to_pylist() == ["a"]
 
 
+@pytest.mark.parametrize(("name", "mark"), [("rows.csv", ","), ("rows.tsv", "\t")])
+def test_a_long_cell_that_nothing_is_read_from_does_no_harm(name: str, mark: str, tmp_path: Path, build: Any) -> None:
+    cells = [("query", "positive", "html"), *((f"q{n}", f"a{n}", "x" * 140_000 * n) for n in range(3))]
+    (tmp_path / name).write_text("".join(mark.join(row) + "\n" for row in cells))
+    source = build("folder", path=str(tmp_path / name), language="en")
+    assert source.pairs["query"].to_pylist() == ["q0", "q1", "q2"]
+    with (tmp_path / name).open("a") as rows:
+        rows.write(mark.join(("q3", "a3", "x" * 1_100_000)) + "\n")
+    source = build("folder", path=str(tmp_path / name), language="en", max_refused=0.3)
+    assert source.report["refused"] == {"over-long cell": 1}
+
+
 def test_a_bad_row_of_parquet(tmp_path: Path, build: Any) -> None:
     queries = pa.array([b"fine", b"caf\xe9", b"good"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"query": queries, "positive": ["a", "b", "c"]}), tmp_path / "rows.parquet")

@@ -34,8 +34,8 @@ CODE_VERSION = 4
 KEPT = "kept.npy"
 REMOVED = "removed.arrow"
 REPORT = "report.json"
-OWN = "own"
-"""Name of a source's own held-out rows where evaluation does not name the source."""
+OWN = "(own)"
+"""Name of a source's own held-out rows where evaluation does not name the source; no source of evaluation has it."""
 
 REMOVED_SCHEMA = pa.schema(
     [

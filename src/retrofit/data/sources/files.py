@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import infer_compression
 
 from retrofit.artefacts import fingerprint
 from retrofit.errors import UserError
@@ -37,6 +38,11 @@ class DataFile:
     shown: str
 
     @property
+    def name(self) -> str:
+        """Its name, without the folder, as it can be written."""
+        return PurePosixPath(_shown(self.path)).name
+
+    @property
     def suffix(self) -> str:
         """Its suffix without that of a compression."""
         name = PurePosixPath(self.path)
@@ -44,6 +50,9 @@ class DataFile:
 
     def open(self) -> Any:
         """Return its decompressed bytes as a binary file object."""
+        suffix = PurePosixPath(self.path).suffix
+        if suffix in COMPRESSIONS and infer_compression(self.path) is None:
+            raise UserError(f"{self.shown}: {suffix} needs a package that is not installed (pip install zstandard)")
         try:
             return self.filesystem.open(self.path, "rb", compression="infer")
         except (OSError, ValueError, ImportError) as error:
@@ -87,20 +96,25 @@ def find_files(path: str | None, key: str = "data_source.path") -> list[DataFile
         # What exists is no pattern: file names and URLs may have these characters.
         if any(character in root for character in "*?[") and not filesystem.exists(root):
             found = [name for name in filesystem.glob(root) if filesystem.isfile(name)]
-            files = [DataFile(filesystem, name, name) for name in sorted(found)]
+            files = [DataFile(filesystem, name, _shown(name)) for name in sorted(found)]
         elif filesystem.isdir(root):
             files = [
-                DataFile(filesystem, name, f"{path.rstrip('/')}/{PurePosixPath(name).relative_to(root)}")
+                DataFile(filesystem, name, _shown(f"{path.rstrip('/')}/{PurePosixPath(name).relative_to(root)}"))
                 for name in sorted(filesystem.find(root))
                 if not any(part.startswith((".", "_")) for part in PurePosixPath(name).relative_to(root).parts)
             ]
         else:
-            files = [DataFile(filesystem, root, path)] if filesystem.exists(root) else []
+            files = [DataFile(filesystem, root, _shown(path))] if filesystem.exists(root) else []
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{key}={path}: cannot be read: {error}") from error
     if not files:
         raise UserError(f"{key}={path}: no such file; expected a file, a folder, a pattern with *, or a URL")
     return files
+
+
+def _shown(name: str) -> str:
+    """Return a name of a file as it can be written: bytes in it that are not UTF-8 become replacement characters."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def fingerprints(files: Iterable[DataFile]) -> list[str]:

@@ -46,7 +46,7 @@ def build_folder(
     inputs = {
         "format": form,
         "files": fingerprints(files),
-        "names": [Path(file.path).name for file in files],
+        "names": [file.name for file in files],
         "mapping": dataclasses.asdict(mapping),
         "rules": dataclasses.asdict(rules),
         "keep_corpus": keep_corpus,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrofit.data.records import Passage, Split
+from retrofit.data.records import SPLITS, Passage, Split
 from retrofit.data.sources.beir import BeirTables
 from retrofit.data.sources.building import Intake, build_source
 from retrofit.data.sources.columns import ExampleReader, RowMapping
@@ -114,8 +114,9 @@ def build_hub(
     Raises:
         UserError: the set cannot be read, too many rows cannot be used, or no pair is left.
     """
-    if not configs:
-        raise UserError("data_source.configs={}: expected the set's configuration by language, e.g. {en: default}")
+    if not configs or not isinstance(configs, Mapping):
+        expected = "the set's configuration by language, e.g. {en: default}"
+        raise UserError(f"data_source.configs={configs}: expected {expected}")
     readers = [(ExampleReader(mapping.for_language(code)), config) for code, config in configs.items()]
     inputs = {
         "hub": hub.inputs(),
@@ -154,8 +155,13 @@ class HubTables:
     def __post_init__(self) -> None:
         if not self.languages or not self.qrels_splits:
             raise UserError("data_source.languages, data_source.qrels_splits: expected at least one of each")
+        if not isinstance(self.languages, list) or not all(isinstance(code, str) for code in self.languages):
+            raise UserError(f"data_source.languages={self.languages}: expected a list of codes, such as [en, de]")
+        if not isinstance(self.qrels_splits, Mapping) or not self.qrels_splits.keys() <= set(SPLITS):
+            expected = "the set's split by ours, {train: …, validation: …, test: …}"
+            raise UserError(f"data_source.qrels_splits={self.qrels_splits}: expected {expected}")
         for key in ("corpus", "queries"):
-            if len(getattr(self, key)) != 2:
+            if not isinstance(getattr(self, key), list) or len(getattr(self, key)) != 2:
                 raise UserError(f"data_source.{key}={getattr(self, key)}: expected [configuration, split]")
 
     def of_language(self, hub: HubSet, language: str) -> BeirTables:

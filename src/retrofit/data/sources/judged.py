@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,20 +101,20 @@ def take_judged(
     """
     if mapping.task is None:
         raise UserError("data_source.task=null: expected a task for all judgements")
-    if tables.documents is not None and tables.queries is not None:
+    if tables.documents is not None:
         documents = _stored(intake, mapping, read_documents(_counted(tables.documents(), intake), intake.refuse), rules)
-        queries = _stored(
-            intake, mapping, read_queries(_counted(tables.queries(), intake), intake.refuse), rules, "query"
-        )
-        judged = _take_judgements(intake, tables, mapping, documents, queries)
-        intake.unused["queries without a positive judgement"] += len(queries) - judged
+        if tables.queries is not None:
+            asked = read_queries(_counted(tables.queries(), intake), intake.refuse)
+            queries = _stored(intake, mapping, asked, rules, "query")
+            judged = _take_judgements(intake, tables, mapping, documents, queries, rules)
+            intake.unused["queries without a positive judgement"] += len(queries) - judged
+            queries.path.unlink()
         if keep_corpus:
             texts = (documents[place] for place in documents.places())
             yield from (Passage(text.text, str(text.language), intake.name) for text in texts)
         else:
             intake.unused["documents, but for those that answer (data_source.keep_corpus)"] += len(documents)
         documents.path.unlink()
-        queries.path.unlink()
     if tables.train is not None:
         _take_train(intake, tables, mapping)
 
@@ -155,7 +155,7 @@ def _language(text: Text, constant: str | None, mapping: RowMapping) -> str:
 
 
 def _take_judgements(
-    intake: Intake, tables: BeirTables, mapping: RowMapping, documents: TextStore, queries: TextStore
+    intake: Intake, tables: BeirTables, mapping: RowMapping, documents: TextStore, queries: TextStore, rules: Rules
 ) -> int:
     """Take in judgements, those of a query as one example a language, and return how many queries have any."""
     answered: set[int] = set()
@@ -168,7 +168,8 @@ def _take_judgements(
         span = zip(*(ordered[name].tolist() for name in ("query", "passage", "number")), strict=True)
         for query, judged in itertools.groupby(span, key=lambda link: link[0]):
             answered.add(query)
-            _take_query(intake, mapping, split, queries[query], file, [(documents[p], n) for _, p, n in judged])
+            answers = _answers(intake, queries[query], file, [(documents[p], n) for _, p, n in judged], rules)
+            _take_query(intake, mapping, split, queries[query], file, answers)
     return len(answered)
 
 
@@ -191,8 +192,21 @@ def _links(intake: Intake, rows: Iterator[Row], documents: TextStore, queries: T
     return file, pd.DataFrame({name: np.array(values, np.int64) for name, values in columns.items()})
 
 
+def _answers(
+    intake: Intake, query: Text, file: str, judged: Iterable[tuple[Text, int]], rules: Rules
+) -> Iterator[tuple[Text, int]]:
+    """Yield what may answer a query; another judgement is refused by itself, so that it costs the query no other."""
+    for passage, number in judged:
+        try:
+            rules.check_positive(query.text, passage.text)
+        except RefusedRowError as error:
+            intake.refuse(Row(file, number), error)
+        else:
+            yield passage, number
+
+
 def _take_query(
-    intake: Intake, mapping: RowMapping, split: Split, query: Text, file: str, judged: list[tuple[Text, int]]
+    intake: Intake, mapping: RowMapping, split: Split, query: Text, file: str, judged: Iterable[tuple[Text, int]]
 ) -> None:
     by_language: dict[str, list[tuple[Text, int]]] = {}
     for passage, number in judged:

@@ -19,6 +19,12 @@ from retrofit.errors import UserError
 
 _UNDECODED = re.compile("[\udc80-\udcff]")
 _ROWS_A_BATCH = 256
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+"""What reading raises where a file is cut off, or not of the compression its name says."""
+
+# The module's own limit is a third more than a passage may have. A limit is needed: a quote that is not closed takes in
+# all that follows.
+_MAX_CELL_CHARACTERS = 1 << 20
 
 
 def read_rows(file: DataFile, form: str, paths: Collection[str] = ()) -> Iterator[Row]:
@@ -50,7 +56,7 @@ def read_lines(file: DataFile) -> Iterator[str]:
         for number in itertools.count(1):
             try:
                 line = lines.readline()
-            except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            except _DAMAGE as error:
                 raise UserError(f"{file.shown}, row {number}: cannot be read on: {error}") from error
             if not line:
                 return
@@ -101,6 +107,7 @@ def read_tsv(file: DataFile) -> Iterator[Row]:
 
 
 def _read_table(file: DataFile, cells: Iterator[list[str]]) -> Iterator[Row]:
+    csv.field_size_limit(_MAX_CELL_CHARACTERS)
     header: list[str] | None = None
     while True:
         number = cells.line_num + 1  # type: ignore[attr-defined]  # of csv.reader, whose type has no public name
@@ -110,7 +117,8 @@ def _read_table(file: DataFile, cells: Iterator[list[str]]) -> Iterator[Row]:
             return
         except csv.Error as error:
             # A quote that is not closed swallows good rows: each line counts, or thousands would pass for one bad row.
-            problem = RefusedRowError(Reason.BROKEN_QUOTING, found=str(error))
+            reason = Reason.LONG_CELL if str(error).startswith("field larger") else Reason.BROKEN_QUOTING
+            problem = RefusedRowError(reason, found=str(error))
             for line in range(number, cells.line_num + 1):  # type: ignore[attr-defined]
                 yield Row(file.shown, line, problem=problem)
             continue
@@ -147,7 +155,7 @@ def read_parquet(file: DataFile, paths: Collection[str] = ()) -> Iterator[Row]:
             for batch in table.iter_batches(_ROWS_A_BATCH, columns=wanted or names):
                 yield from _batch_rows(file.shown, number, batch)
                 number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, *_DAMAGE) as error:
         raise UserError(f"{file.shown}, after row {number}: cannot be read as Parquet: {error}") from error
 
 
