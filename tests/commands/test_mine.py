@@ -132,6 +132,13 @@ def test_a_killed_miner_goes_on_and_ends_with_the_same_negatives(tmp_path: Path,
             "retrofit mine: negatives.mined.refresh_every_steps=5: expected null where",
         ),
         ("+negatives.mined.veto={model:null,reranker:null,margin:0}", "retrofit mine: negatives.mined.veto="),
+        ("tried_filters=[{margn:0.1}]", "retrofit mine: tried_filters=[{'margn': 0.1}]: expected filters of negatives"),
+        (
+            "tried_filters=[{margin:null}]",
+            "retrofit mine: tried_filters=[{'margin': None}]: expected for margin a number",
+        ),
+        ("tried_filters=null", "retrofit mine: tried_filters=None: expected a list of mappings"),
+        ("languages.languages=[de,no]", "retrofit mine: languages.languages=['de', False]: expected a list"),
         ("negatives.mined.first_rank=51", "retrofit mine: negatives.mined.first_rank=51: expected at most "),
     ],
 )

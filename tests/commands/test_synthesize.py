@@ -88,6 +88,12 @@ def test_queries_are_written_shown_and_trained_with(
     [
         ("data_source.passages.leads.path=nothing.jsonl", "data_source.passages.*.path=nothing.jsonl: no such file"),
         ("data_source.filters.max_copied=2", "data_source.filters.max_copied=2: expected a share"),
+        ("data_source.plan.cross_lingual=null", "data_source.plan.cross_lingual=None: expected a list of names"),
+        ("data_source.plan.families=null", "data_source.plan.families=None: expected a mapping"),
+        ("data_source.passages.leads.columns=null", "data_source.passages.*.columns=None: expected a mapping"),
+        ("model=bm25", "model=None: expected a model with a checkpoint"),
+        ("seed=-1", "seed=-1: expected a whole number"),
+        ("sample=0", "sample=0: expected a whole number"),
         ("paths.templates=nowhere", "paths.templates=nowhere: no templates"),
         ("generator@data_source.generator=openai data_source.generator.chat.api_key_variable=NOT_SET", "NOT_SET"),
     ],

@@ -12,12 +12,16 @@ from retrofit.commands.application import as_dictionary, command, quiet_librarie
 @command("synthesize")
 def main(config: DictConfig) -> None:
     """Build the synthetic data source of a configuration unless the cache holds it, and show what came out."""
+    from retrofit.training.configuration import check_synthesis
+
+    resolved = as_dictionary(config)
+    check_synthesis(resolved)
+
     from retrofit.analysis.synthesis_report import show_synthesis, write_synthesis_report
     from retrofit.artefacts import fingerprint
     from retrofit.synthesis.from_configuration import synthesize_and_compare
 
     quiet_libraries()
-    resolved = as_dictionary(config)
     named = as_dictionary(without_paths(config))
     for holder in (named, named["data_source"].get("pairs", {})):
         holder.pop("engine", None)  # where it is written, not what

@@ -85,9 +85,11 @@ class Corpus:
             UserError: there is no such file, or its format is not known.
         """
         files = find_files(path, "input")
-        fields = [text_field] if isinstance(text_field, str) else list(text_field)
-        if not fields or not all(isinstance(field, str) and field for field in fields):
+        fields = [text_field] if isinstance(text_field, str) else text_field
+        if not (isinstance(fields, list) and fields and all(isinstance(field, str) and field for field in fields)):
             raise UserError(f"text_field={text_field}: expected the name of a field or a list of them")
+        if not isinstance(id_field, str | None):
+            raise UserError(f"id_field={id_field}: expected the name of a field, or null")
         if form == TEXT or (form == "auto" and all(file.suffix == f".{TEXT}" for file in files)):
             return cls(path, files, TEXT, ["text"], None)
         form, files = find_format(files, form, path, "input", "format")

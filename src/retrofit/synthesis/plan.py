@@ -9,7 +9,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from retrofit.data.sources.validation import check_count
+from retrofit.data.sources.validation import check_count, check_mapping, check_names
 from retrofit.errors import UserError
 from retrofit.synthesis.records import FAMILIES, Family, Request, SourcePassage
 
@@ -35,6 +35,8 @@ class Plan:
     def __post_init__(self) -> None:
         check_count("data_source.plan.max_passages", self.max_passages, optional=True)
         check_count("data_source.plan.per_passage", self.per_passage)
+        check_mapping("data_source.plan.families", self.families)
+        check_names("data_source.plan.cross_lingual", self.cross_lingual)
         for family, weight in self.families.items():
             if family not in FAMILIES or family == "document":
                 expected = ", ".join(name for name in FAMILIES if name != "document")

@@ -103,15 +103,19 @@ NUMBERS = (
     Number("export.gain_share", 0, 1),
 )
 
-MINED_NUMBERS = (
-    Number("negatives.mined.per_query", 1, whole=True),
-    Number("negatives.mined.count", 1, whole=True),
-    Number("negatives.mined.candidates", 1, whole=True),
+FILTER_NUMBERS = (
     Number("negatives.mined.first_rank", 1, whole=True),
     Number("negatives.mined.max_score", -1, 1, optional=True),
     Number("negatives.mined.margin", 0, optional=True),
     Number("negatives.mined.share", 0, optional=True),
     Number("negatives.mined.near_duplicates", 0, 1, above=True, optional=True),
+)
+
+MINED_NUMBERS = (
+    Number("negatives.mined.per_query", 1, whole=True),
+    Number("negatives.mined.count", 1, whole=True),
+    Number("negatives.mined.candidates", 1, whole=True),
+    *FILTER_NUMBERS,
     Number("negatives.mined.refresh_every_steps", 1, whole=True, optional=True),
     Number("negatives.mined.refresh_every_epochs", 0, above=True, optional=True),
     Number("negatives.mined.seed", 0, whole=True),
@@ -127,13 +131,23 @@ ENGINE_NUMBERS = (
 
 EVALUATION_MAPPINGS = ("evaluation.suites", "evaluation.sources", "evaluation.retention.groups")
 
-MAPPINGS = ("model.checkpoint", "task_mix.weights", "optimizer.optimizer", *EVALUATION_MAPPINGS)
+MAPPINGS = (
+    "model.checkpoint",
+    "task_mix.weights",
+    "optimizer.optimizer",
+    "evaluation.validation",
+    *EVALUATION_MAPPINGS,
+)
 """What has keys below it, so cannot be another value or null."""
 
-LISTS = ("task_mix.tasks", "languages.languages")
+DATA_LISTS = ("task_mix.tasks", "languages.languages")
+
+LISTS = (*DATA_LISTS, "anchor.tasks")
 """What is a list of names, or null."""
 
 INSPECT_NUMBERS = (*DATA_NUMBERS, Number("sample", 1, whole=True), Number("examples", 0, whole=True))
+
+SYNTHESIS_NUMBERS = (Number("seed", 0, 2**32 - 1, whole=True), Number("sample", 1, whole=True))
 
 ADAPTER_NUMBERS = (
     Number("adapter.config.r", 1, whole=True),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from retrofit.errors import UserError
 from retrofit.evaluation.suite_tasks import suites_of_folders
 from retrofit.losses.objective import needs_teacher
 from retrofit.losses.temperature import LOWEST_LEARNT
-from retrofit.models.bi_encoder import Kind, Pooling
 from retrofit.training.allowed_values import (
     ADAPTER_CHOICES,
     ADAPTER_NUMBERS,
     CHOICES,
+    DATA_LISTS,
     DATA_NUMBERS,
     ENCODING_CHOICES,
     ENCODING_NUMBERS,
@@ -22,15 +23,18 @@ from retrofit.training.allowed_values import (
     EVALUATION_CHOICES,
     EVALUATION_MAPPINGS,
     EVALUATION_NUMBERS,
+    FILTER_NUMBERS,
     INSPECT_NUMBERS,
     LISTS,
     MAPPINGS,
     MINED_CHOICES,
     MINED_NUMBERS,
     NUMBERS,
+    SYNTHESIS_NUMBERS,
     Number,
 )
 from retrofit.training.interpolation import weights_to_try
+from retrofit.training.model_rules import adapter_rules, model_rules, optimizer_rules
 from retrofit.training.suite_rules import benchmark_rules, suite_rules
 
 
@@ -40,11 +44,7 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the first rule that is broken, with the key to change.
     """
-    if "checkpoint" not in config["model"]:
-        name = config["model"].get("name")
-        raise UserError(
-            f"model={name}: expected a model with weights to retrofit; {name} is for retrofit evaluate alone"
-        )
+    _check_weights(config)
     _check_mappings(config, MAPPINGS)
     _check_lists(config, LISTS)
     _check_numbers(config, NUMBERS)
@@ -53,15 +53,13 @@ def check(config: Mapping[str, Any]) -> None:
         _check_numbers(config, ADAPTER_NUMBERS)
         _check_choices(config, ADAPTER_CHOICES)
     _check_mining(config)
-    rules = (
-        _model_rules("model", config["model"]),
-        _model_rules("loss.teacher", config["loss"]["teacher"]),
+    _check_rules(
+        config,
+        model_rules("model", config["model"], prompted=True),
+        model_rules("loss.teacher", config["loss"]["teacher"]),
         _rules(config),
         _loss_rules(config["loss"]),
     )
-    for holds, key, expected in itertools.chain(*rules):
-        if not holds:
-            raise _error(config, key, expected)
     for name, suite in _check_folders(config).items():
         if suite["kind"] != "retrieval":
             raise UserError(
@@ -87,7 +85,23 @@ def check_inspection(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the first rule that is broken, with the key to change.
     """
+    _check_weights(config)
+    _check_data(config)
     _check_numbers(config, INSPECT_NUMBERS)
+    _check_rules(config, model_rules("model", config["model"], prompted=True))
+
+
+def check_synthesis(config: Mapping[str, Any]) -> None:
+    """Return if a resolved configuration of ``retrofit synthesize`` can be carried out, its data source apart.
+
+    Raises:
+        UserError: the first rule that is broken, with the key to change.
+    """
+    _check_numbers(config, SYNTHESIS_NUMBERS)
+    _check_numbers(config, EVALUATION_NUMBERS)
+    _check_choices(config, EVALUATION_CHOICES)
+    _check_lists(config, ("not_queries",))
+    _check_rules(config, model_rules("model", config["model"]))
 
 
 def check_evaluation(config: Mapping[str, Any]) -> None:
@@ -103,14 +117,12 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
     of_folders = _check_folders(config)
     if not (evaluation["suites"] or of_folders or evaluation["benchmark"]):
         raise _error(config, "folders", "at least one, where evaluation has neither suites nor a benchmark")
-    rules = (
+    _check_rules(
+        config,
         suite_rules(evaluation["suites"], evaluation["sources"]),
         benchmark_rules(evaluation["benchmark"]),
         _retention_rules(evaluation["retention"]),
     )
-    for holds, key, expected in itertools.chain(*rules):
-        if not holds:
-            raise _error(config, key, expected)
 
 
 def check_encoding(config: Mapping[str, Any]) -> None:
@@ -144,10 +156,13 @@ def check_mining(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the first rule that is broken, with the key to change.
     """
+    _check_weights(config)
+    _check_data(config)
     _check_numbers(config, DATA_NUMBERS)
     if config["negatives"]["mined"] is None:
         raise UserError("negatives.mined=None: expected negatives that are mined, such as negatives=dense_filtered")
     _check_mining(config)
+    _check_rules(config, model_rules("model", config["model"]), _tried_rules(config["tried_filters"]))
 
 
 def _check_mining(config: Mapping[str, Any]) -> None:
@@ -161,30 +176,12 @@ def _check_mining(config: Mapping[str, Any]) -> None:
         if not isinstance(mined["veto"], Mapping | None):
             raise _error(config, "negatives.mined.veto", "a mapping (veto@negatives.mined.veto=teacher), or null")
         veto = (mined["veto"] or {}).get("model")
-        rules = (
-            _model_rules("negatives.mined.model", mined["model"]),
+        _check_rules(
+            config,
+            model_rules("negatives.mined.model", mined["model"]),
             _mining_rules(mined),
-            _model_rules("negatives.mined.veto.model", veto),
+            model_rules("negatives.mined.veto.model", veto),
         )
-        for holds, key, expected in itertools.chain(*rules):
-            if not holds:
-                raise _error(config, key, expected)
-
-
-def _model_rules(key: str, model: Any) -> Iterator[tuple[bool, str, str]]:
-    """Yield (whether it holds, key, what was expected) of the rules for a model that encodes; None is none."""
-    if model is None:
-        return
-    named = isinstance(model, Mapping) and "checkpoint" in model
-    yield named, key, f"a model with a checkpoint, such as model@{key}=embedded"
-    yield model["pooling"] in (None, *get_args(Pooling)), f"{key}.pooling", "mean or cls, or null"
-    length = Number("", 8, whole=True, optional=True)
-    yield length.allows(model["max_length"]), f"{key}.max_length", str(length)
-    prompts = model["prompts"]
-    texts = prompts is None or (
-        isinstance(prompts, Mapping) and all(isinstance(prompts.get(kind), str) for kind in get_args(Kind))
-    )
-    yield texts, f"{key}.prompts", "a text for query and one for passage, each of which may be empty"
 
 
 def _mining_rules(mined: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
@@ -208,6 +205,37 @@ def _mining_rules(mined: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
             "either a model or a reranker (veto@negatives.mined.veto=teacher or reranker)",
         )
         yield Number("", 0).allows(veto["margin"]), "negatives.mined.veto.margin", str(Number("", 0))
+
+
+def _tried_rules(tried: Any) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether it holds, key, what was expected) of the rules of ``tried_filters``."""
+    expected = "a list of mappings, which may be empty"
+    listed = isinstance(tried, list) and all(isinstance(changes, Mapping) for changes in tried)
+    yield listed, "tried_filters", expected
+    numbers = {number.key.rpartition(".")[2]: number for number in FILTER_NUMBERS}
+    for name, value in (change for changes in tried for change in changes.items()):
+        yield name in numbers, "tried_filters", f"filters of negatives.mined ({', '.join(numbers)}), not {name}"
+        allowed = numbers[name].allows(value) and value is not None
+        yield allowed, "tried_filters", f"for {name} {dataclasses.replace(numbers[name], optional=False)}"
+
+
+def _check_weights(config: Mapping[str, Any]) -> None:
+    if "checkpoint" not in config["model"]:
+        name = config["model"].get("name")
+        raise UserError(
+            f"model={name}: expected a model with weights to retrofit; {name} is for retrofit evaluate alone"
+        )
+
+
+def _check_data(config: Mapping[str, Any]) -> None:
+    _check_mappings(config, ("task_mix.weights", *EVALUATION_MAPPINGS))
+    _check_lists(config, DATA_LISTS)
+
+
+def _check_rules(config: Mapping[str, Any], *rules: Iterable[tuple[bool, str, str]]) -> None:
+    for holds, key, expected in itertools.chain(*rules):
+        if not holds:
+            raise _error(config, key, expected)
 
 
 def _check_mappings(config: Mapping[str, Any], keys: Iterable[str]) -> None:
@@ -254,10 +282,8 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     left = tasks is None or any(weights.get(task, 1) > 0 for task in tasks)
     yield left, "task_mix.weights", "at least one of task_mix.tasks above 0"
 
-    rate = config["optimizer"]["optimizer"].get("lr", config["adapter"]["learning_rate"])
-    above = Number("optimizer.optimizer.lr", 0, above=True)
-    yield above.allows(rate), above.key, f"{above}, or as it was: adapter.learning_rate sets it"
-    yield from _adapter_rules(config["adapter"])
+    yield from optimizer_rules(config["optimizer"]["optimizer"], config["adapter"]["learning_rate"])
+    yield from adapter_rules(config["adapter"])
     adapted = not anchor["texts"] or config["adapter"]["config"] is not None
     yield (
         adapted,
@@ -275,6 +301,7 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     )
     yield "held_out" in suites, "evaluation.suites", "a suite named held_out"
     yield from suite_rules(suites, config["evaluation"]["sources"])
+    yield from _validation_rules(config["evaluation"])
     retrieval = suites["held_out"]["kind"] == "retrieval" and "source" in suites["held_out"]
     yield retrieval, "evaluation.suites.held_out.kind", "retrieval from a source: it is what training is judged by"
     yield from _retention_rules(config["evaluation"]["retention"])
@@ -288,29 +315,22 @@ def _rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     )
 
 
+def _validation_rules(evaluation: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
+    """Yield (whether it holds, key, what was expected) of the rules of ``evaluation.validation``."""
+    key = "evaluation.validation"
+    # What stands there of a suite that is left out does no harm.
+    changed = {name: part for name, part in evaluation["validation"].items() if name in evaluation["suites"]}
+    for name, part in changed.items():
+        yield isinstance(part, Mapping), f"{key}.{name}", "a mapping with keys of the suite"
+    suites = {name: {**evaluation["suites"][name], **part} for name, part in changed.items()}
+    yield from suite_rules(suites, evaluation["sources"], key)
+
+
 def _retention_rules(retention: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
     """Yield (whether it holds, key, what was expected) of the rules of ``evaluation.retention``."""
     for name, languages in retention["groups"].items():
         listed = isinstance(languages, list) and all(isinstance(code, str) for code in languages) and languages != []
         yield listed, f"evaluation.retention.groups.{name}", "a list of languages, such as [en, de]"
-
-
-def _adapter_rules(adapter: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
-    """Yield (whether it holds, key, what was expected) of the rules of ``adapter``."""
-    layers = adapter["layers"]
-    numbers = layers if isinstance(layers, list) else [layers]
-    whole = all(isinstance(number, int) and not isinstance(number, bool) for number in numbers) and numbers != []
-    expected = "null, the number of the first layers, of the last ones with a minus, or a list of numbers"
-    yield layers is None or whole, "adapter.layers", expected
-    biases = (adapter["config"] or {}).get("bias", "none")
-    yield layers is None or biases != "all", "adapter.config.bias", "none or lora_only with adapter.layers"
-    full = adapter["config"] is None
-    trains = adapter["train_embeddings"]
-    yield (
-        trains in ((True, False) if full else (False,)),
-        "adapter.train_embeddings",
-        ("true or false" if full else "false: with adapter=full alone the word embeddings can learn"),
-    )
 
 
 def _process_rules(config: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:

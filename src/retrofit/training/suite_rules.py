@@ -42,7 +42,7 @@ def suite_rules(
         yield isinstance(suite, Mapping), f"{key}.{name}", f"a suite; one is left out with ~{key}.{name}"
         of_folder = "folder" in suite
         kinds = FROM_FOLDER if of_folder else FROM_PAIRS
-        yield suite.get("kind") in kinds, f"{key}.{name}.kind", f"one of {', '.join(kinds)}"
+        yield _is_one_of(suite.get("kind"), kinds), f"{key}.{name}.kind", f"one of {', '.join(kinds)}"
         if of_folder:
             exists = isinstance(suite["folder"], str) and Path(suite["folder"]).is_dir()
             yield (
@@ -51,7 +51,11 @@ def suite_rules(
                 "a folder that exists, and no source beside it",
             )
         else:
-            yield suite.get("source") in sources, f"{key}.{name}.source", f"one of {', '.join(sources)}, or a folder"
+            yield (
+                _is_one_of(suite.get("source"), sources),
+                f"{key}.{name}.source",
+                f"one of {', '.join(sources)}, or a folder",
+            )
         known = suite_keys(suite["kind"], of_folder=of_folder)
         for option in suite.keys() - {"kind", "folder", "source"}:
             yield option in known, f"{key}.{name}.{option}", f"one of the keys {', '.join(known)} of this kind"
@@ -77,7 +81,7 @@ def _value_rules(suite: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
             yield number.allows(suite[number.key]), number.key, str(number)
     for option, allowed in _CHOICES.items():
         if option in suite:
-            yield suite[option] in allowed, option, f"one of {', '.join(allowed)}"
+            yield _is_one_of(suite[option], allowed), option, f"one of {', '.join(allowed)}"
     for option in _LISTS:
         if option in suite:
             yield suite[option] is None or _is_list(suite[option]), option, "a list of different names, or null"
@@ -85,6 +89,10 @@ def _value_rules(suite: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
         allowed = get_args(Side)
         holds = _is_list(suite["sides"]) and set(suite["sides"]) <= set(allowed)
         yield holds, "sides", f"a list of {' and '.join(allowed)}"
+
+
+def _is_one_of(value: Any, names: Collection[str]) -> bool:
+    return isinstance(value, str) and value in names
 
 
 def _is_list(value: Any) -> bool:

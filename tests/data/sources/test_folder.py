@@ -264,6 +264,9 @@ def test_titles_that_some_positives_lack_are_joined_where_they_are(build: Any, w
         ({"language": None}, "data_source.language=null: expected a language for all rows"),
         ({"language": "Deutsch (DE)"}, "data_source.language=Deutsch .DE.: expected a code"),
         ({"task": None}, "data_source.task=null: expected a task"),
+        ({"task": 2024}, "data_source.task=2024: expected a name, or null"),
+        ({"columns": None}, "data_source.columns=None: expected a mapping"),
+        ({"language_codes": None}, "data_source.language_codes=None: expected a mapping"),
         ({"max_refused": 7}, "data_source.max_refused=7: expected a share from 0 to 1"),
         ({"max_query_characters": "many"}, "data_source.max_query_characters=many: expected a whole number"),
         (

@@ -9,7 +9,7 @@ from typing import Any
 from retrofit.data.records import Split
 from retrofit.data.sources.refusals import Reason, RefusedRowError
 from retrofit.data.sources.rows import is_encodable
-from retrofit.data.sources.validation import check_language, check_split
+from retrofit.data.sources.validation import check_language, check_mapping, check_split
 from retrofit.errors import UserError
 
 ROLES = ("query", "positive", "negative", "language", "document_language", "task", "group", "split")
@@ -63,6 +63,10 @@ class RowMapping:
     language_codes: Mapping[str, str]
 
     def __post_init__(self) -> None:
+        check_mapping("data_source.columns", self.columns)
+        check_mapping("data_source.language_codes", self.language_codes)
+        if not isinstance(self.task, str | None):
+            raise UserError(f"data_source.task={self.task}: expected a name, or null; quote what is a number")
         for role, column in self.columns.items():
             if role not in ROLES:
                 raise UserError(f"data_source.columns.{role}: no such role; expected one of {', '.join(ROLES)}")

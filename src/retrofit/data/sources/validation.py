@@ -81,7 +81,7 @@ def check_share(key: str, value: object, *, optional: bool = False) -> None:
     Raises:
         UserError: it is not.
     """
-    if not (value is None and optional) and not (_is_number(value) and 0 <= value <= 1):  # type: ignore[operator]
+    if not (value is None and optional) and not (is_number(value) and 0 <= value <= 1):  # type: ignore[operator]
         raise UserError(f"{key}={value}: expected a share from 0 to 1{_OR_NULL[optional]}")
 
 
@@ -94,6 +94,27 @@ def check_count(key: str, value: object, *, optional: bool = False) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not (value is None and optional) and not (whole and value >= 1):  # type: ignore[operator]
         raise UserError(f"{key}={value}: expected a whole number of 1 or more{_OR_NULL[optional]}")
+
+
+def check_mapping(key: str, value: object) -> None:
+    """Return if the value of a configuration key is a mapping, which may be empty.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(value, Mapping):
+        raise UserError(f"{key}={value}: expected a mapping, which may be empty ({{}})")
+
+
+def check_names(key: str, value: object, *, optional: bool = False) -> None:
+    """Return if the value of a configuration key is a list of texts, or None where that is a value too.
+
+    Raises:
+        UserError: it is not.
+    """
+    names = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    if not names and not (value is None and optional):
+        raise UserError(f"{key}={value}: expected a list of names, which may be empty ([]){_OR_NULL[optional]}")
 
 
 def check_text(text: object, field: str, most: int) -> str:
@@ -154,5 +175,6 @@ def _character_reason(character: str) -> Reason:
     return Reason.SURROGATE if unicodedata.category(character) == "Cs" else Reason.CONTROL
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Return whether a value of the configuration is a number, which true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
