@@ -138,7 +138,7 @@ def test_a_killed_miner_goes_on_and_ends_with_the_same_negatives(tmp_path: Path,
             "retrofit mine: tried_filters=[{'margin': None}]: expected for margin a number",
         ),
         ("tried_filters=null", "retrofit mine: tried_filters=None: expected a list of mappings"),
-        ("languages.languages=[de,no]", "retrofit mine: languages.languages=['de', False]: expected a list"),
+        ("languages.languages=[de,false]", "retrofit mine: languages.languages=['de', False]: expected a list"),
         ("negatives.mined.first_rank=51", "retrofit mine: negatives.mined.first_rank=51: expected at most "),
     ],
 )

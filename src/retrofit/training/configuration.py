@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,7 +22,6 @@ from retrofit.training.allowed_values import (
     EVALUATION_CHOICES,
     EVALUATION_MAPPINGS,
     EVALUATION_NUMBERS,
-    FILTER_NUMBERS,
     INSPECT_NUMBERS,
     LISTS,
     MAPPINGS,
@@ -34,6 +32,7 @@ from retrofit.training.allowed_values import (
     Number,
 )
 from retrofit.training.interpolation import weights_to_try
+from retrofit.training.mining_rules import mining_rules, tried_rules
 from retrofit.training.model_rules import adapter_rules, model_rules, optimizer_rules
 from retrofit.training.suite_rules import benchmark_rules, suite_rules
 
@@ -97,6 +96,7 @@ def check_synthesis(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the first rule that is broken, with the key to change.
     """
+    _check_weights(config)
     _check_numbers(config, SYNTHESIS_NUMBERS)
     _check_numbers(config, EVALUATION_NUMBERS)
     _check_choices(config, EVALUATION_CHOICES)
@@ -162,7 +162,7 @@ def check_mining(config: Mapping[str, Any]) -> None:
     if config["negatives"]["mined"] is None:
         raise UserError("negatives.mined=None: expected negatives that are mined, such as negatives=dense_filtered")
     _check_mining(config)
-    _check_rules(config, model_rules("model", config["model"]), _tried_rules(config["tried_filters"]))
+    _check_rules(config, model_rules("model", config["model"]), tried_rules(config["tried_filters"]))
 
 
 def _check_mining(config: Mapping[str, Any]) -> None:
@@ -179,44 +179,9 @@ def _check_mining(config: Mapping[str, Any]) -> None:
         _check_rules(
             config,
             model_rules("negatives.mined.model", mined["model"]),
-            _mining_rules(mined),
+            mining_rules(mined),
             model_rules("negatives.mined.veto.model", veto),
         )
-
-
-def _mining_rules(mined: Mapping[str, Any]) -> Iterator[tuple[bool, str, str]]:
-    """Yield (whether it holds, key, what was expected) of the rules that span several keys of ``negatives.mined``."""
-    yield mined["per_query"] <= mined["count"], "negatives.mined.per_query", "at most negatives.mined.count"
-    by_steps, by_epochs = mined["refresh_every_steps"] is not None, mined["refresh_every_epochs"] is not None
-    key = "negatives.mined.refresh_every_steps"
-    yield not (by_steps and by_epochs), key, "null where negatives.mined.refresh_every_epochs is given"
-    own = mined["model"] is None and mined["search"] != "bm25"
-    yield (
-        own or not (by_steps or by_epochs),
-        key if by_steps else "negatives.mined.refresh_every_epochs",
-        "null unless the model that is trained searches (negatives.mined.model=null, negatives.mined.search=dense)",
-    )
-    veto = mined["veto"]
-    if veto is not None:
-        one = (veto["model"] is None) != (veto["reranker"] is None)
-        yield (
-            one,
-            "negatives.mined.veto",
-            "either a model or a reranker (veto@negatives.mined.veto=teacher or reranker)",
-        )
-        yield Number("", 0).allows(veto["margin"]), "negatives.mined.veto.margin", str(Number("", 0))
-
-
-def _tried_rules(tried: Any) -> Iterator[tuple[bool, str, str]]:
-    """Yield (whether it holds, key, what was expected) of the rules of ``tried_filters``."""
-    expected = "a list of mappings, which may be empty"
-    listed = isinstance(tried, list) and all(isinstance(changes, Mapping) for changes in tried)
-    yield listed, "tried_filters", expected
-    numbers = {number.key.rpartition(".")[2]: number for number in FILTER_NUMBERS}
-    for name, value in (change for changes in tried for change in changes.items()):
-        yield name in numbers, "tried_filters", f"filters of negatives.mined ({', '.join(numbers)}), not {name}"
-        allowed = numbers[name].allows(value) and value is not None
-        yield allowed, "tried_filters", f"for {name} {dataclasses.replace(numbers[name], optional=False)}"
 
 
 def _check_weights(config: Mapping[str, Any]) -> None:
