@@ -107,6 +107,8 @@ def test_the_training_curve_and_the_interpolation(finished: Workplace) -> None:
     assert figures["seconds"]["training"] == pytest.approx(curve["seconds"].max(), abs=0.06)
     assert curve["step"].tolist() == [8, 16, 24]
     assert np.isfinite(curve["loss"]).all()
+    # The rates that the steps were made with: after the warm-up they fall evenly, and the last one is not 0.
+    np.testing.assert_allclose(curve["learning_rate"] / curve["learning_rate"].iloc[-1], [17, 9, 1])
     tried = pd.read_csv(finished.run() / "interpolation.csv")
     assert tried["weight"].tolist() == [0.5, 1.0]
     assert tried["chosen"].sum() == 1

@@ -71,12 +71,12 @@ def vectors(model: EvaluatedModel, kind: Any = "query") -> np.ndarray:
 def test_an_option_is_composed_against_the_paths_of_now(
     models: Callable[..., list[EvaluatedModel]], tiny: Path, encoder: BiEncoder
 ) -> None:
-    base, short, lexical = models("tiny", {"option": "tiny", "max_length": 4, "name": "short"}, "bm25")
+    base, short, lexical = models("tiny", {"option": "tiny", "max_length": 8, "name": 2024}, "bm25")
     assert (base.name, base.source, base.kind, base.dimension, base.run) == ("tiny", "tiny", "bi-encoder", 32, None)
     assert base.parameters == sum(parameter.numel() for parameter in encoder.parameters())
     assert base.prompts == PROMPTS
     np.testing.assert_allclose(vectors(base), encoder.encode(TEXTS, "query"), atol=1e-6)
-    assert (short.name, short.source) == ("short", "tiny")
+    assert (short.name, short.source) == ("2024", "tiny")
     assert short.identity != base.identity
     assert np.abs(vectors(short) - vectors(base)).max() > 1e-3
     assert (lexical.kind, lexical.parameters, lexical.dimension, lexical.megabytes) == ("bm25", None, None, None)
@@ -141,6 +141,11 @@ def refused(models: Callable[..., list[EvaluatedModel]], *entries: Any) -> str:
         (3, "expected a name, or a mapping with either an option or a folder"),
         ({"name": "x"}, "expected a name, or a mapping with either an option or a folder"),
         ({"option": "tiny", "max_lenght": 3}, "tiny: Key 'max_lenght' is not in struct"),
+        ({"option": "tiny", "pooling": "max"}, "tiny: pooling=max: expected one of mean, cls, or null"),
+        ({"option": "tiny", "max_length": "long"}, "tiny: max_length=long: expected a whole number of 8 or more"),
+        ({"option": "tiny", "prompts": None, "pooling": None, "max_length": 7}, "tiny: max_length=7: expected"),
+        ({"option": "tiny", "prompts": {"query": 5}}, "tiny: prompts={'query': 5, 'passage': 'passage: '}: expected"),
+        ({"option": "bm25", "evaluated": {"shortest": 5}}, "bm25: evaluated.shortest=5, evaluated.longest=4: expected"),
         ({"option": "nowhere"}, "nowhere: no such folder"),
         ({"folder": "."}, "expected a run, the adapter/ of one, or a sentence-transformers folder"),
         ({"folder": ".", "interpolations": 1}, "interpolations: expected folder, interpolation, name, prompts"),
@@ -153,6 +158,26 @@ def test_what_names_no_model_is_refused_in_one_line(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     assert expected in refused(models, entry)
+
+
+def test_runs_that_differ_in_nothing_but_the_seed_have_the_same_in_common(
+    models: Callable[..., list[EvaluatedModel]], run: Path, tmp_path: Path
+) -> None:
+    stated = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+
+    def common(name: str, seed: int, cache: str = "/elsewhere", mined: dict[str, Any] | None = None) -> str | None:
+        copy = tmp_path / "short" / name
+        shutil.copytree(run, copy)
+        model = json.loads(json.dumps(stated["model"]).replace("/elsewhere", cache))
+        negatives = {"mined": {"count": 4, "seed": seed, **(mined or {})}}
+        config = {"seed": seed, "model": model, "negatives": negatives, "paths": {"cache": cache}, "engine": None}
+        (copy / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        return models(str(copy))[0].unseeded
+
+    first = common("first", 0)
+    assert first is not None
+    assert common("second", 1) == common("third", 2, "/somewhere else") == first
+    assert len({first, common("more", 1, mined={"count": 8}), common("own", 1, mined={"seed": 0})}) == 3
 
 
 def test_names_are_different_and_there_is_a_model(models: Callable[..., list[EvaluatedModel]], run: Path) -> None:

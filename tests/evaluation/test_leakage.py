@@ -159,8 +159,10 @@ def run(tmp_path: Path, small_run: list[str], train_config: Callable[..., dict[s
     return written
 
 
-def test_all_that_a_run_selected_is_found_and_nothing_else(run: Callable[..., Path], corpus: Path) -> None:
-    training = training_texts(run("task_mix=field_help", "languages=en"))
+def test_all_that_a_run_selected_is_found_and_nothing_else(
+    run: Callable[..., Path], corpus: Path, tmp_path: Path
+) -> None:
+    training = training_texts(run("task_mix=field_help", "languages=en"), str(tmp_path / "cache"))
     source = PairSource.open(corpus)
 
     def table(task: str) -> Any:
@@ -173,8 +175,10 @@ def test_all_that_a_run_selected_is_found_and_nothing_else(run: Callable[..., Pa
     assert table("title_body").loc["en", "queries_equal_in_training"] == 0
 
 
-def test_anchors_count_as_trained_on(run: Callable[..., Path], corpus: Path) -> None:
-    training = training_texts(run("task_mix=field_help", "anchor=base", "anchor.tasks=[title_body]"))
+def test_anchors_count_as_trained_on(run: Callable[..., Path], corpus: Path, tmp_path: Path) -> None:
+    training = training_texts(
+        run("task_mix=field_help", "anchor=base", "anchor.tasks=[title_body]"), str(tmp_path / "cache")
+    )
     tasks = tasks_from_pairs(PairSource.open(corpus), "own", "train", ["title_body"], "task", None, None)
     table = leakage(tasks, training, STANDARD)
     assert (table["queries_equal_in_training"] == table["queries"]).all()
@@ -190,7 +194,8 @@ def test_hard_negatives_count_where_a_run_takes_them(
     pairs = [Pair(f"query {word}", (f"answer {word}",), *labels, word, "train", (f"wrong {word}",)) for word in NOUNS]
     write_pairs(folder / PAIRS, pairs)
     (folder / REPORT).write_text("{}", encoding="utf-8")
-    training = training_texts(run(f"data_source.pairs._args_=['{folder}']", "task_mix=all", f"negatives.given={given}"))
+    written = run(f"data_source.pairs._args_=['{folder}']", "task_mix=all", f"negatives.given={given}")
+    training = training_texts(written, str(tmp_path / "cache"))
     table = leakage([clustering("wrong bridge", "never seen")], training, STANDARD)
     assert table["queries_equal_in_training"].tolist() == [counted]
 
@@ -206,25 +211,34 @@ def test_strata_are_those_of_the_selection(run: Callable[..., Path], corpus: Pat
 
 
 def test_data_that_changed_since_is_unknown_and_says_so(
-    run: Callable[..., Path], caplog: pytest.LogCaptureFixture
+    run: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = run()
     manifest = json.loads((folder / "data_manifest.json").read_text(encoding="utf-8"))
     write_json(folder / "data_manifest.json", manifest | {"fingerprint": "another source"})
-    assert training_texts(folder) is None
+    assert training_texts(folder, str(tmp_path / "cache")) is None
     assert "leakage is unknown" in caplog.text
 
 
-def test_data_that_is_gone_is_unknown_and_says_so(run: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_the_cache_of_now_is_looked_into_and_that_of_the_run_is_not(run: Callable[..., Path], tmp_path: Path) -> None:
+    folder = run("task_mix=field_help")
+    (tmp_path / "cache").rename(tmp_path / "moved")
+    assert training_texts(folder, str(tmp_path / "moved")) is not None
+    assert not (tmp_path / "cache").exists()
+
+
+def test_data_that_is_gone_is_unknown_and_says_so(
+    run: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = run()
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     config["data_source"]["pairs"]["_args_"] = [str(folder / "nowhere")]
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    assert training_texts(folder) is None
+    assert training_texts(folder, str(tmp_path / "cache")) is None
     assert "nowhere" in caplog.text
     del config["evaluation"]
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    assert training_texts(folder) is None
+    assert training_texts(folder, str(tmp_path / "cache")) is None
     assert "no 'evaluation'" in caplog.text
 
 

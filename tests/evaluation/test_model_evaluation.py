@@ -44,7 +44,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
 def trained(run: Path) -> EvaluatedModel:
     """A model that a run is said to have trained: BM25, which is measured in no time."""
     run.mkdir()
-    (run / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "model": dict.fromkeys(
+    (run / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "negatives": {"mined": None}, "model": dict.fromkeys(
         ("name", "checkpoint", "pooling", "prompts", "max_length")), "paths": {"cache": "elsewhere"}}))  # fmt: skip
     model = Bm25(2, 4)
     return EvaluatedModel("ours", "runs/ours", model, model.prompts, run)
@@ -64,7 +64,7 @@ def test_the_training_texts_of_a_model_are_indexed_once_for_all_suites(
     model, indexed = trained(tmp_path / "run"), []
     strata = [{"task": "help", "language": "de", "document_language": "de"}]
     write_json(tmp_path / "run" / "data_manifest.json", {"pairs_by_task_and_language": strata})
-    monkeypatch.setattr(model_evaluation, "training_texts", lambda run: TrainingTexts.of([PASSAGES[1]]))
+    monkeypatch.setattr(model_evaluation, "training_texts", lambda run, cache: TrainingTexts.of([PASSAGES[1]]))
 
     def index(*arguments: Any) -> Decontamination:
         indexed.append(arguments)

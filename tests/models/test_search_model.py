@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from retrofit.errors import UserError
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.export import export_sentence_transformer
 from retrofit.models.search_model import SearchModel, SentenceTransformerEncoder, local_gpu
@@ -54,6 +55,28 @@ def test_a_plain_folder_gives_the_same_as_a_bi_encoder(
     for kind in ("query", "passage"):
         fast = model.load().encode(TEXTS, kind, 256, "float32", "")  # type: ignore[arg-type]
         np.testing.assert_allclose(fast, slow.encode(TEXTS, kind, 256, "float32", ""), atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_what_is_not_said_beside_a_pooling_is_taken_from_the_folder(load_tiny: Load, tmp_path: Path) -> None:
+    folder = exported(load_tiny, tmp_path / "m", pooling="mean", max_length=48, prompts={"query": "q ", "passage": ""})
+
+    def named(**changes: Any) -> SearchModel:
+        checkpoint = {"_target_": "pathlib.Path", "_args_": [str(folder)]}
+        nothing = dict.fromkeys(("pooling", "prompts", "max_length"))
+        return SearchModel.of({"name": "mine", "checkpoint": checkpoint, **nothing, **changes})
+
+    asked, own = named(pooling="cls"), named()
+    assert (asked.pooling, asked.prompts, asked.max_length) == ("cls", {"query": "q ", "passage": ""}, 48)
+    assert (own.pooling, own.prompts, own.max_length) == (None, None, None)
+    assert named(pooling="cls", max_length=16).max_length == 16
+    found, expected = (
+        model.load().encode(TEXTS, "query", 256, "float32", "") for model in (own, named(pooling="mean"))
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(asked.load().encode(TEXTS, "query", 256, "float32", "") - expected).max() > 1e-3
+    change(folder / "1_Pooling" / "config.json", pooling_mode="max")
+    with pytest.raises(UserError, match="model=mine: expected prompts and max_length with pooling=cls"):
+        named(pooling="cls")
 
 
 @pytest.mark.parametrize(

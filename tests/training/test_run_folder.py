@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from retrofit.artefacts import is_held, write_json
 from retrofit.errors import UserError
 from retrofit.training import run_folder
-from retrofit.training.run_folder import TRAINED_AS, RunFolder, RunInWorkError
+from retrofit.training.run_folder import MINED_ANEW, TRAINED_AS, RunFolder, RunInWorkError
 
 CONFIG: dict[str, Any] = {
     "experiment_name": "e",
@@ -47,7 +47,7 @@ def test_the_name_of_a_composed_configuration_does_not_depend_on_folders(tmp_pat
         as_dictionary,
         configuration_folder,
         register_resolvers,
-        without_paths,
+        without_places,
     )
 
     register_resolvers()
@@ -55,11 +55,13 @@ def test_the_name_of_a_composed_configuration_does_not_depend_on_folders(tmp_pat
     def name(*overrides: str) -> str:
         with initialize_config_dir(str(configuration_folder()), version_base="1.3"):
             config = compose("train", ["model=tiny", *overrides])
-        return RunFolder.of(as_dictionary(without_paths(config)), Path()).path.name
+        return RunFolder.of(as_dictionary(without_places(config)), Path()).path.name
 
     assert name() == name(
         f"paths.runs={tmp_path}", f"paths.cache={tmp_path}", "logger=none", "experiment_name=x", "engine=ray"
     )
+    synthetic = name("data_source=synthetic")
+    assert synthetic == name("data_source=synthetic", "engine=ray", "engine.workers=3", f"paths.cache={tmp_path}")
     assert len({name(), name("seed=1"), name("loss.temperature=0.5"), name("adapter=dora")}) == 4
 
 
@@ -282,6 +284,7 @@ MANIFEST = {
     "fingerprint": "data",
     "base_weights": "base",
     "base_files": "tokenizer",
+    "other_models": {"loss.teacher": "teacher"},
     "pairs_by_task_and_language": [{"task": "a", "pairs": 3}],
 }
 
@@ -296,9 +299,21 @@ def test_a_run_goes_on_with_what_it_was_begun_with_alone(tmp_path: Path, other: 
     (tmp_path / left).touch()
     run.begin_with(MANIFEST | {"seconds": 2})
     manifest = (tmp_path / "data_manifest.json").read_bytes()
-    with pytest.raises(UserError, match="was begun with other pairs, or another base"):
+    with pytest.raises(UserError, match="was begun with other pairs, or other models"):
         run.begin_with(MANIFEST | {other: "another"})
     assert (tmp_path / "data_manifest.json").read_bytes() == manifest
+
+
+def test_what_was_mined_before_the_first_checkpoint_is_mined_again(tmp_path: Path) -> None:
+    run, mined = RunFolder(tmp_path), tmp_path / MINED_ANEW / "of step 10"
+    mined.mkdir(parents=True)
+    run.begin_with(MANIFEST)
+    assert not mined.exists()
+    mined.mkdir(parents=True)
+    run.checkpoints.mkdir()
+    (run.checkpoints / "step=25.ckpt").touch()
+    run.begin_with(MANIFEST)
+    assert mined.exists()
 
 
 def begun(runs: Path, config: dict[str, Any], **manifest: Any) -> RunFolder:

@@ -68,10 +68,15 @@ def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(each, f"{key}[{number}]")
 
 
-def without_paths(config: DictConfig) -> DictConfig:
-    """Return a configuration whose folders are blank, wherever they are mentioned: the same on every machine."""
+def without_places(config: DictConfig) -> DictConfig:
+    """Return a configuration whose folders are blank and whose engine is null, wherever they are mentioned.
+
+    It says what is computed, not where: it is the same on every machine, and with as many of them as one likes.
+    """
     blanked = copy.deepcopy(config)
     blanked.paths = dict.fromkeys(config.paths, "")
+    if "engine" in blanked:
+        blanked.engine = None
     return blanked
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_paths
+from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_places
 
 
 @command("inspect")
@@ -36,7 +36,7 @@ def main(config: DictConfig) -> None:
         resolved["examples"],
         resolved["seed"],
     )
-    folder = Path(resolved["paths"]["runs"]) / "inspections" / fingerprint(as_dictionary(without_paths(config)))
+    folder = Path(resolved["paths"]["runs"]) / "inspections" / fingerprint(as_dictionary(without_places(config)))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / CARD, card)
     write_data_card(folder)

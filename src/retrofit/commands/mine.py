@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_paths
+from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_places
 
 
 @command("mine")
@@ -22,9 +22,7 @@ def main(config: DictConfig) -> None:
     from retrofit.negatives.from_configuration import mine_and_measure
 
     quiet_libraries()
-    named = as_dictionary(without_paths(config))
-    del named["engine"]  # where it is computed, not what
-    folder = Path(resolved["paths"]["runs"]) / "mining" / fingerprint(named)
+    folder = Path(resolved["paths"]["runs"]) / "mining" / fingerprint(as_dictionary(without_places(config)))
     folder.mkdir(parents=True, exist_ok=True)
     mine_and_measure(resolved, folder)
     show_mining(folder)

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from retrofit.commands.application import as_dictionary, exits_on_user_error, without_paths
+from retrofit.commands.application import as_dictionary, exits_on_user_error, without_places
 from retrofit.credentials import has_credentials
 from retrofit.errors import UserError
 
@@ -56,7 +56,9 @@ class Multirun(Callback):
         for overrides in job_overrides(config):
             folder = _run_folder(config, overrides)
             jobs.setdefault(folder.parent, []).append({"run": folder.name, "overrides": list(overrides)})
-        command = shlex.join(["retrofit", "train", *sys.argv[1:]])
+        # Where jobs run may be told by a password, and is no part of what they compute.
+        asked = [argument for argument in sys.argv[1:] if not argument.lstrip("+~").startswith("hydra.launcher.")]
+        command = shlex.join(["retrofit", "train", *asked])
         for experiment, planned in jobs.items():
             with storage_errors(f"the plan of {experiment} (paths.runs names another folder)"):
                 experiment.mkdir(parents=True, exist_ok=True)
@@ -122,7 +124,7 @@ def _run_folder(config: DictConfig, overrides: Sequence[str]) -> Path:
     try:
         with flag_override(job, ["struct", "readonly"], [False, False]):
             del job["hydra"]
-        return RunFolder.of(as_dictionary(without_paths(job)), Path(str(job.paths.runs))).path
+        return RunFolder.of(as_dictionary(without_places(job)), Path(str(job.paths.runs))).path
     except UserError as error:
         shown = " ".join(override for override in overrides if not has_credentials(override))
         raise UserError(f"{shown}: {error}") from error

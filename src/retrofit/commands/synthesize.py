@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_paths
+from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_places
 
 
 @command("synthesize")
@@ -22,10 +22,7 @@ def main(config: DictConfig) -> None:
     from retrofit.synthesis.from_configuration import synthesize_and_compare
 
     quiet_libraries()
-    named = as_dictionary(without_paths(config))
-    for holder in (named, named["data_source"].get("pairs", {})):
-        holder.pop("engine", None)  # where it is written, not what
-    folder = Path(resolved["paths"]["runs"]) / "synthesis" / fingerprint(named)
+    folder = Path(resolved["paths"]["runs"]) / "synthesis" / fingerprint(as_dictionary(without_places(config)))
     folder.mkdir(parents=True, exist_ok=True)
     synthesize_and_compare(resolved, folder)
     write_synthesis_report(folder)

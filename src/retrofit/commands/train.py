@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_paths
+from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_places
 from retrofit.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def main(config: DictConfig) -> None:
     from retrofit.training.run_folder import RunFolder
 
     resolved = as_dictionary(config)
-    run = RunFolder.of(as_dictionary(without_paths(config)), Path(resolved["paths"]["runs"]))
+    run = RunFolder.of(as_dictionary(without_places(config)), Path(resolved["paths"]["runs"]))
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         _carry_out_job(config, resolved, run)
         return

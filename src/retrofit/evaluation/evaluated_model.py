@@ -8,26 +8,23 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from retrofit.artefacts import UNNAMED_KEYS, fingerprint
 from retrofit.errors import UserError, one_line
+from retrofit.evaluation.run_configuration import MODELS_KEY, replaced, run_configuration
 from retrofit.instantiation import instantiate
 from retrofit.models.adapted_model import AdaptedModel
-from retrofit.models.bi_encoder import Kind, Precision
+from retrofit.models.bi_encoder import Kind, Pooling, Precision
 from retrofit.models.bm25 import LexicalSearcher
 from retrofit.models.checkpoints import weights_fingerprint
 from retrofit.models.embeddings import Encoder
 from retrofit.models.model_size import ModelSize
 from retrofit.models.search_model import SearchModel
 from retrofit.models.sentence_transformer_folder import MODULES
-
-MODELS_KEY = "models"
-"""The key that names models."""
 
 _ENTRY_KEYS = {"folder", "interpolation", "prompts", "name"}
 _E5 = re.compile(r"(^|[^a-z0-9])m?e5([^a-z0-9]|$)", re.IGNORECASE)
@@ -100,17 +97,24 @@ class EvaluatedModel:
     @property
     def seed(self) -> int | None:
         """The seed of the run that trained it; None where none did."""
-        return None if self.run is None else int(_run_config(self.run, self.source)["seed"])
+        return None if self.run is None else int(run_configuration(self.run, self.source)["seed"])
 
     @property
     def unseeded(self) -> str | None:
-        """What it has in common with the models of runs of another seed; None where no run trained it."""
+        """What it has in common with the models of runs of another seed; None where no run trained it.
+
+        The seed stands in the configuration more than once, and so do its folders: below the keys that refer to them.
+        """
         if self.run is None:
             return None
-        config = _run_config(self.run, self.source)
-        weight = getattr(self.model, "weight", None)
+        config = run_configuration(self.run, self.source)
+        seed, mined = config["seed"], config["negatives"].get("mined") or {}
         rest = {key: value for key, value in config.items() if key not in ("seed", *UNNAMED_KEYS)}
-        return fingerprint({"config": rest, "interpolation": weight})
+        if mined.get("seed") == seed:
+            rest["negatives"] = {**config["negatives"], "mined": {**mined, "seed": None}}
+        for folder in config["paths"].values():
+            rest = replaced(rest, folder, "")
+        return fingerprint({"config": rest, "interpolation": getattr(self.model, "weight", None)})
 
     def load(self, precision: Precision = "float32") -> Encoder | LexicalSearcher:
         """Return what encodes, or what ranks without embeddings, with weights of this precision in memory."""
@@ -190,11 +194,27 @@ def _of_option(entry: Mapping[str, Any], paths: Mapping[str, str], options: Path
     OmegaConf.set_struct(merged, False)
     merged.paths = dict(paths)
     model: Any = OmegaConf.to_container(merged, resolve=True)
+    name = str(model["name"])
     if "evaluated" in model:
         instance = instantiate(model["evaluated"])
-        return EvaluatedModel(model["name"], option, instance, instance.prompts)
+        return EvaluatedModel(name, option, instance, instance.prompts)
+    _check_settings(option, model)
     search = SearchModel.of(model)
-    return EvaluatedModel(model["name"], option, search, search.used_prompts)
+    return EvaluatedModel(name, option, search, search.used_prompts)
+
+
+def _check_settings(option: str, model: Mapping[str, Any]) -> None:
+    prompts, length = model["prompts"], model["max_length"]
+    kinds = set(get_args(Kind))
+    texts = isinstance(prompts, Mapping) and set(prompts) == kinds and all(map(_is_text, prompts.values()))
+    wanted = {
+        "pooling": (model["pooling"] in (None, *get_args(Pooling)), f"one of {', '.join(get_args(Pooling))}, or null"),
+        "prompts": (prompts is None or texts, "a text for query and one for passage, or null"),
+        "max_length": (length is None or (type(length) is int and length >= 8), "a whole number of 8 or more, or null"),
+    }
+    for key, (holds, expected) in wanted.items():
+        if not holds:
+            raise UserError(f"{MODELS_KEY}: {option}: {key}={model[key]}: expected {expected}")
 
 
 def _of_folder(folder: Path, entry: Mapping[str, Any], paths: Mapping[str, str]) -> EvaluatedModel:
@@ -246,7 +266,7 @@ def _is_of_e5(folder: Path) -> bool:
 
 def _exported(run: Path, source: str) -> EvaluatedModel:
     """Return the exported model of a run, which must be used as the run says."""
-    folder, stated = run / "model", _run_config(run, source)["model"]
+    folder, stated = run / "model", run_configuration(run, source)["model"]
     if not (folder / MODULES).is_file():
         raise UserError(f"{MODELS_KEY}: {source}: the run has no model yet; issue its command again")
     search = SearchModel.of_folder(folder)
@@ -264,11 +284,11 @@ def _adapted(
 ) -> EvaluatedModel:
     """Return the base of a run with its adapter merged to some weight."""
     adapter = adapter or run / "adapter"
-    config = _run_config(run, source)
+    config = run_configuration(run, source)
     if not (adapter / "adapter_config.json").is_file():
         raise UserError(f"{MODELS_KEY}: {source}: the run has no adapter/; take its model/ (adapter=full has none)")
     # The run may be from another machine, whose cache lay elsewhere.
-    checkpoint = _replaced(config["model"]["checkpoint"], config["paths"]["cache"], paths["cache"])
+    checkpoint = replaced(config["model"]["checkpoint"], config["paths"]["cache"], paths["cache"])
     base = SearchModel.of({**config["model"], "checkpoint": checkpoint})
     manifest = run / "data_manifest.json"
     if manifest.is_file():
@@ -282,26 +302,3 @@ def _adapted(
     model = AdaptedModel(base, adapter, weight)
     model.check()
     return EvaluatedModel(source, source, model, base.used_prompts, run)
-
-
-def _run_config(run: Path, source: str) -> dict[str, Any]:
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{MODELS_KEY}: {source}: expected the config.yaml of its run beside it")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if {"name", "checkpoint", "pooling", "prompts", "max_length"} <= set(config["model"]) and config["paths"][
-            "cache"
-        ]:
-            return dict(config)
-    except (ValueError, TypeError, LookupError, yaml.YAMLError) as error:
-        raise UserError(f"{MODELS_KEY}: {source}: {path.name} is not that of a run: {one_line(error)}") from error
-    raise UserError(f"{MODELS_KEY}: {source}: {path.name} is not that of a run of retrofit train")
-
-
-def _replaced(node: Any, old: str, new: str) -> Any:
-    if isinstance(node, dict):
-        return {key: _replaced(value, old, new) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_replaced(value, old, new) for value in node]
-    return new if node == old else node

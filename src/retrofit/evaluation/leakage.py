@@ -26,6 +26,7 @@ from retrofit.data.selection import STRATUM_COLUMNS, Stratum
 from retrofit.data.storage import RowReader
 from retrofit.data.training_data import TrainingData, evaluation_sources
 from retrofit.errors import UserError
+from retrofit.evaluation.run_configuration import replaced
 from retrofit.evaluation.tasks import BitextTask, RetrievalTask, SimilarityTask, Task
 
 CONFIG = "config.yaml"
@@ -87,19 +88,21 @@ def training_strata(run: Path) -> list[Stratum]:
     return sorted(tuple(stratum[name] for name in STRATUM_COLUMNS) for stratum in counted)
 
 
-def training_texts(run: Path) -> TrainingTexts | None:
+def training_texts(run: Path, cache: str) -> TrainingTexts | None:
     """Return the texts that a run was trained on, or None, and why in a log line, where they cannot be had any more.
 
-    The run's configuration is carried out up to its selection of pairs, which costs nothing where the cache that it
-    names still holds source and curation. It is trusted if source and number of pairs are those of the run's
-    ``data_manifest.json``: the files behind a source, or this package, may have changed since.
+    The run's configuration is carried out up to its selection of pairs, which costs nothing where the cache (that of
+    now, whichever the run had) still holds source and curation. It is trusted if source and number of pairs are those of
+    the run's ``data_manifest.json``: the files behind a source, or this package, may have changed since.
 
     Args:
         run: folder of a run that ``retrofit train`` made.
+        cache: the cache.
     """
     try:
         manifest = _manifest(run)
         config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+        config = replaced(config, config["paths"]["cache"], cache)
         data = TrainingData.prepare(config, evaluation_sources(config))
         if (data.source.fingerprint, len(data.rows)) != (manifest["fingerprint"], manifest["pairs"]):
             raise UserError(f"its configuration no longer selects the {manifest['pairs']} pairs it was trained on")

@@ -77,7 +77,7 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
     _write_results(folder, models, measured)
-    _write_leakage(folder, models, suites, same)
+    _write_leakage(folder, models, suites, same, config["paths"]["cache"])
     trained = [
         (name, *stratum)
         for name, its in strata.items()
@@ -199,14 +199,18 @@ def _write_results(folder: Path, models: Sequence[EvaluatedModel], measured: Map
 
 
 def _write_leakage(
-    folder: Path, models: Sequence[EvaluatedModel], suites: Sequence[EvaluatedSuite], same: DecontaminationSettings
+    folder: Path,
+    models: Sequence[EvaluatedModel],
+    suites: Sequence[EvaluatedSuite],
+    same: DecontaminationSettings,
+    cache: str,
 ) -> None:
     """Write what of the suites the models were trained on."""
     tasks = [task for suite in suites for task in suite.tasks]
     leaks = [pd.DataFrame(columns=["model", *COLUMNS])]
     for model in models:
         if model.run is not None and tasks:
-            leaks.append(leakage(tasks, training_texts(model.run), same).assign(model=model.name))
+            leaks.append(leakage(tasks, training_texts(model.run, cache), same).assign(model=model.name))
     write_text(folder / LEAKAGE, pd.concat(leaks).to_csv(index=False))
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import bm25s
 import numpy as np
 
+from retrofit.errors import UserError
 from retrofit.models.bi_encoder import Kind, Precision
 from retrofit.models.model_size import ModelSize
 
@@ -107,6 +108,13 @@ class Bm25:
     kind: ClassVar[str] = "bm25"
     prompts: ClassVar[Mapping[Kind, str]] = {"query": "", "passage": ""}
     size: ClassVar[ModelSize] = ModelSize(None, None, None)
+
+    def __post_init__(self) -> None:
+        if not (type(self.shortest) is type(self.longest) is int and 1 <= self.shortest <= self.longest):
+            raise UserError(
+                f"models: bm25: evaluated.shortest={self.shortest}, evaluated.longest={self.longest}: expected whole "
+                "numbers of 1 or more, the second at least as large as the first"
+            )
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -98,14 +98,26 @@ class SearchModel:
     def of(cls, model: Mapping[str, Any]) -> SearchModel:
         """Return the model that a configuration like ``conf/model`` names, fetched where the cache lacks it.
 
+        Where it names a pooling, what it leaves out besides is what the folder itself says.
+
         Raises:
-            UserError: it is one that can only be evaluated, or cannot be fetched.
+            UserError: it is one that can only be evaluated, cannot be fetched, or names a pooling for a model that has
+                its own.
         """
         if "checkpoint" not in model:
             name = model.get("name")
             raise UserError(f"model={name}: expected a model with a checkpoint; {name} is for retrofit evaluate alone")
         checkpoint = Path(instantiate(model["checkpoint"])).absolute()  # for workers that stand elsewhere
-        return cls(checkpoint, model["pooling"], model["prompts"], model["max_length"])
+        stated = {name: model[name] for name in ("pooling", "prompts", "max_length")}
+        if stated["pooling"] is not None and None in stated.values():
+            own = bi_encoder_settings(checkpoint)
+            if own is None:
+                raise UserError(
+                    f"model={model.get('name')}: expected prompts and max_length with pooling={stated['pooling']}, or "
+                    "none of them: its folder is not that of a plain bi-encoder, whose own could be taken"
+                )
+            stated = {name: own[name] if value is None else value for name, value in stated.items()}
+        return cls(checkpoint, **stated)
 
     @classmethod
     def of_folder(cls, folder: Path) -> SearchModel:

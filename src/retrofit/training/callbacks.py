@@ -84,6 +84,7 @@ class TrainingCurve(pl.Callback):
         self._since = 0.0
         self._started = 0.0
         self._first_step = 0
+        self._learning_rate = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the rows written before the step at which the run stands."""
@@ -93,6 +94,12 @@ class TrainingCurve(pl.Callback):
             self.rows = [{**row, "step": int(row["step"])} for row in rows if row["step"] <= self._first_step]
         self._memory = PeakMemory(pl_module.device)
         self._since = self._started = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: TokenBatch, batch_idx: int
+    ) -> None:
+        """Note the learning rate of the step: when it ends, the scheduler has set that of the next."""
+        self._learning_rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TokenBatch, batch_idx: int
@@ -107,7 +114,7 @@ class TrainingCurve(pl.Callback):
         row = {
             "step": step,
             "loss": round(float(loss.detach()), 6),
-            "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            "learning_rate": self._learning_rate,
             "pairs_per_second": round(self._pairs / (now - self._since), 2),
             "negatives_per_query": float((batch.relevance == -1).sum()) / batch.n_queries,
             "peak_memory_gb": round(self._memory.gigabytes(), 3),

@@ -18,9 +18,10 @@ from retrofit.instantiation import instantiate
 from retrofit.models.bi_encoder import BiEncoder
 from retrofit.models.checkpoints import files_fingerprint, weights_fingerprint
 from retrofit.models.precision import EncodingSettings
-from retrofit.models.search_model import local_gpu
+from retrofit.models.search_model import SearchModel, local_gpu
 from retrofit.negatives.from_configuration import mined_negatives
 from retrofit.negatives.mined import MinedNegatives
+from retrofit.negatives.scoring import Reranker
 from retrofit.training.lightning_trainer import is_first_process
 from retrofit.training.run_folder import RunFolder
 
@@ -91,6 +92,24 @@ class Job:
     def base_model(self) -> str:
         """What identifies the base: its weights, and the files beside them (the tokenizer)."""
         return fingerprint([self.base, self.base_files])
+
+    @property
+    def other_models(self) -> dict[str, str]:
+        """What identifies each model beside the base, by the key that names it: those that teach, mine and judge."""
+        mined: Mapping[str, Any] = self.config["negatives"]["mined"] or {}
+        veto: Mapping[str, Any] = mined.get("veto") or {}
+        encoders = {
+            "loss.teacher": self.config["loss"]["teacher"],
+            "negatives.mined.model": mined.get("model"),
+            "negatives.mined.veto.model": veto.get("model"),
+        }
+        rerankers = {
+            "negatives.mined.reranker": mined.get("reranker"),
+            "negatives.mined.veto.reranker": veto.get("reranker"),
+        }
+        identities = {key: SearchModel.of(model).identity for key, model in encoders.items() if model is not None}
+        identities |= {key: Reranker.of(model).identity for key, model in rerankers.items() if model is not None}
+        return {key: fingerprint(identity) for key, identity in identities.items()}
 
     def mined(self) -> MinedNegatives | None:
         """Return the negatives of the pairs that train, mined where the cache lacks them; None where none are asked."""

@@ -23,8 +23,7 @@ from retrofit.models.bi_encoder import BiEncoder, Kind, Precision
 from retrofit.models.embeddings import EmbeddingStore
 from retrofit.negatives.mined import MinedNegatives
 from retrofit.negatives.mining import Miner
-
-STAGE = "negatives"
+from retrofit.training.run_folder import MINED_ANEW
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ class RefreshNegatives(pl.Callback):
         due = step // self.every * self.every
         if due == 0:
             return
-        if due < step and not is_complete(self._store.path(STAGE, {"step": due})):
+        if due < step and not is_complete(self._store.path(MINED_ANEW, {"step": due})):
             raise UserError(
                 f"{self.run}: the negatives of step {due} are missing, so the run cannot go on from step {step}; "
                 "delete the folder's checkpoints to train from the start"
@@ -116,7 +115,7 @@ class RefreshNegatives(pl.Callback):
 
     def _use(self, step: int) -> None:
         # Every process asks for the same artefact: the first one mines, the others wait for it.
-        folder = self._store.get(STAGE, {"step": step}, lambda partial: self._mine(step, partial))
+        folder = self._store.get(MINED_ANEW, {"step": step}, lambda partial: self._mine(step, partial))
         self.current.mined = MinedNegatives.open(folder)
 
     def _mine(self, step: int, folder: Path) -> None:

@@ -70,6 +70,7 @@ def retrofit(config: dict[str, Any], run: RunFolder) -> dict[str, Any]:
             "data_source": config["data_source"]["name"],
             "base_weights": job.base,
             "base_files": job.base_files,
+            "other_models": job.other_models,
             **job.data.manifest(),
         }
     )

@@ -40,8 +40,11 @@ TRAINED_AS = "trained_as.json"
 _ONLY_MEASURED = ("folders",)
 """Configuration that no training depends on."""
 
-_MADE_OF = ("base_weights", "base_files", "fingerprint", "pairs_by_task_and_language")
-"""Of ``data_manifest.json``: what tells the base and the pairs of a run from others."""
+_MADE_OF = ("base_weights", "base_files", "other_models", "fingerprint", "pairs_by_task_and_language")
+"""Of ``data_manifest.json``: what tells the models and the pairs of a run from others."""
+
+MINED_ANEW = "negatives"
+"""The folder of the negatives that are mined while a run trains."""
 
 _OF_TRAINING = ("adapter", "mining.json", "training_curve.csv", "interpolation.csv", "model")
 """What training leaves, the model last: it says that training is over."""
@@ -177,24 +180,29 @@ class RunFolder:
     def begin_with(self, manifest: Mapping[str, Any]) -> None:
         """Write ``data_manifest.json``: what the run is made of.
 
+        What a start before the first checkpoint mined is removed: it is of steps that are made again.
+
         Raises:
-            UserError: the folder holds a model or checkpoints of other pairs or of another base. A configuration only
-                names them, and what it names may have changed since the run was begun.
+            UserError: the folder holds a model or checkpoints of other pairs or of other models (the base, a teacher,
+                one that mines). A configuration only names them, and what it names may have changed since.
         """
         now = json.loads(json.dumps({name: manifest.get(name) for name in _MADE_OF}))
         begun = self.has_model or any(self.checkpoints.glob("*.ckpt"))
         if begun and self._made_of() != now:
             raise UserError(
-                f"{self.path}: was begun with other pairs, or another base, than data_source and model give now "
-                "(data_manifest.json says which); delete the folder to begin anew, or put back what they were"
+                f"{self.path}: was begun with other pairs, or other models, than data_source, model, loss and "
+                "negatives give now (data_manifest.json says which); delete the folder to begin anew, or put back what "
+                "they were"
             )
+        if not begun:
+            shutil.rmtree(self.path / MINED_ANEW, ignore_errors=True)
         write_json(self.path / "data_manifest.json", dict(manifest))
 
     def take_training(self) -> None:
         """Take over the training of a finished run beside this one that was asked for the same, ``folders`` apart.
 
         What is left then is to measure the model. Runs of all experiments in the same ``paths.runs`` are looked at;
-        nothing happens where none had the same base and pairs, by ``data_manifest.json``. The files of adapter and
+        nothing happens where none had the same models and pairs, by ``data_manifest.json``. The files of adapter and
         model are linked where the disk can, not copied. ``trained_as.json`` says which run it was, and of which commit.
         """
         # Of a start before this one, which was killed while it took over: it need not come to that again.
@@ -220,7 +228,7 @@ class RunFolder:
                 shutil.copy(part, self.path / part.name)
 
     def _made_of(self) -> dict[str, Any]:
-        """Return base and pairs, by ``data_manifest.json``."""
+        """Return models and pairs, by ``data_manifest.json``."""
         manifest = read_object(self.path / "data_manifest.json")
         return {name: manifest.get(name) for name in _MADE_OF}
 
