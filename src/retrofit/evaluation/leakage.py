@@ -92,8 +92,8 @@ def training_texts(run: Path, cache: str) -> TrainingTexts | None:
     """Return the texts that a run was trained on, or None, and why in a log line, where they cannot be had any more.
 
     The run's configuration is carried out up to its selection of pairs, which costs nothing where the cache (that of
-    now, whichever the run had) still holds source and curation. It is trusted if source and number of pairs are those of
-    the run's ``data_manifest.json``: the files behind a source, or this package, may have changed since.
+    now, whichever the run had) still holds source and curation. It is trusted if source and number of pairs are those
+    of the run's ``data_manifest.json``: the files behind a source, or this package, may have changed since.
 
     Args:
         run: folder of a run that ``retrofit train`` made.
