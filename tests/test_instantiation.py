@@ -25,3 +25,9 @@ def test_nothing_makes_nothing() -> None:
 def test_an_error_of_the_user_stays_readable() -> None:
     with pytest.raises(UserError, match=r"^the file is gone$"):
         instantiate({"_target_": f"{__name__}.fail", "message": "the file is gone"})
+
+
+@pytest.mark.parametrize("target", ["torch.optim.Nope", "no_such_module.Thing"])
+def test_a_target_that_is_not_there_is_one_clear_line(target: str) -> None:
+    with pytest.raises(UserError, match=rf"^_target_={target}: expected a class or function that can be imported$"):
+        instantiate({"optimizer": {"_target_": target, "_partial_": True}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import hydra.errors
@@ -14,7 +15,7 @@ def instantiate(config: Any) -> Any:
     """Return what a ``_target_`` configuration describes, given plain lists and dictionaries; None for None.
 
     Raises:
-        UserError: the target raised one; Hydra would bury it in an exception of its own.
+        UserError: the target raised one, which Hydra would bury in an exception of its own, or there is no such target.
     """
     if config is None:
         return None
@@ -23,4 +24,6 @@ def instantiate(config: Any) -> Any:
     except hydra.errors.InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
+        if missing := re.match("Error locating target '([^']*)'", str(error)):
+            raise UserError(f"_target_={missing[1]}: expected a class or function that can be imported") from error
         raise
