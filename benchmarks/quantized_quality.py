@@ -24,7 +24,8 @@ from retrofit.commands.application import as_dictionary, configuration_folder, q
 from retrofit.data.embedded.corpus import build_embedded_corpus
 from retrofit.data.storage import PairSource
 from retrofit.evaluation.evaluate import evaluate
-from retrofit.evaluation.tasks import RetrievalTask, tasks_from_pairs
+from retrofit.evaluation.tasks import RetrievalTask
+from retrofit.evaluation.tasks_from_pairs import tasks_from_pairs
 from retrofit.models.bi_encoder import Kind
 from retrofit.models.precision import EncodingSettings, resolve_precision
 from retrofit.models.search_model import SearchModel
@@ -86,7 +87,7 @@ def main(experiment: str) -> None:
     source = PairSource.open(build_embedded_corpus(default_cache()))
     suites: dict[str, list[RetrievalTask]] = {}
     for suite, specification in config["evaluation"]["suites"].items():
-        arguments = {name: value for name, value in specification.items() if name != "source"}
+        arguments = {name: value for name, value in specification.items() if name not in ("kind", "source")}
         suites[suite] = tasks_from_pairs(source, suite, "test", **arguments)
     texts = texts_of([task for tasks in suites.values() for task in tasks])
     print({kind: len(its_texts) for kind, its_texts in texts.items()})

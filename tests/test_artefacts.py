@@ -95,7 +95,7 @@ def test_other_inputs_are_another_artefact(tmp_path: Path) -> None:
     assert build.calls == 2
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "no manifest", "broken manifest"])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "no manifest", '{"files": ', "[]", "null", '{"files": []}'])
 def test_a_damaged_folder_is_made_again(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     build, store = Build(), ArtefactStore(tmp_path)
     folder = store.get("stage", INPUTS, build)
@@ -106,7 +106,7 @@ def test_a_damaged_folder_is_made_again(tmp_path: Path, damage: str, caplog: pyt
     elif damage == "no manifest":
         (folder / MANIFEST).unlink()
     else:
-        (folder / MANIFEST).write_text('{"files": ')
+        (folder / MANIFEST).write_text(damage)
     with caplog.at_level(logging.WARNING):
         assert store.get("stage", INPUTS, build) == folder
     assert build.calls == 2

@@ -25,9 +25,15 @@ def name_of(config: Mapping[str, Any]) -> str:
     negatives = config["negatives"]
     mined = negatives["mined"]
     if mined is None:
-        return "random" if negatives["random"] else "in_batch"
-    if mined.get("refresh_every_epochs") or mined.get("refresh_every_steps"):
+        return "random" if negatives["random"] else "given" if negatives["given"] else "in_batch"
+    if mined["refresh_every_epochs"] or mined["refresh_every_steps"]:
         return "refreshed"
+    if mined["model"] is not None:
+        return "teacher"
+    if mined["languages"] != "same":
+        return "cross_lingual"
+    if mined["search"] != "dense":
+        return str(mined["search"])
     return "dense" if mined["margin"] is None else "dense_filtered"
 
 

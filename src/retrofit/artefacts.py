@@ -198,10 +198,12 @@ class ArtefactStore:
 
 def is_complete(folder: Path) -> bool:
     """Return whether an artefact's folder holds every file of its manifest in its full size."""
+    files = read_object(folder / MANIFEST).get("files")
+    if not isinstance(files, dict):
+        return False
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         return all((folder / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError):
+    except OSError:
         return False
 
 

@@ -36,11 +36,15 @@ def write_run(folder: Path, option: str, seed: int, gain: float, noise: float = 
     frame = queries()
     base = np.random.default_rng(0).uniform(0.2, 0.8, len(frame))
     scores = {"base": base, "retrofitted": base + gain + np.random.default_rng(seed).normal(0, noise, len(frame))}
+    metrics = []
     for model, values in scores.items():
-        frame.assign(**{METRIC: values}).to_parquet(path / f"queries_{model}.parquet")
-    cells = frame.drop(columns=["query_id", "query_group"]).drop_duplicates()
-    cells = cells.assign(metric=METRIC, model="base", seen_in_training=cells["query_language"] == "de")
-    cells.to_csv(path / "metrics.csv", index=False)
+        scored = frame.assign(**{METRIC: values})
+        scored.to_parquet(path / f"queries_{model}.parquet")
+        cells = scored.groupby(["suite", "task", "query_language", "document_language"])[METRIC].agg(["mean", "size"])
+        cells = cells.rename(columns={"mean": "value", "size": "n_queries"}).reset_index()
+        cells["seen_in_training"] = cells["query_language"] == "de"
+        metrics.append(cells.assign(metric=METRIC, model=model))
+    pd.concat(metrics).to_csv(path / "metrics.csv", index=False)
     return path
 
 

@@ -18,8 +18,10 @@ from tests.analysis.page_words import Words
 
 from retrofit.analysis.drawing import INK
 from retrofit.analysis.figures import signed
+from retrofit.analysis.finding_results import SweepResults
 from retrofit.analysis.findings import FINDINGS
 from retrofit.analysis.overview import PAGE, Written, write_findings, write_sweep
+from retrofit.analysis.overview_figures import loss_curves
 from retrofit.errors import UserError
 
 BROWSER_MISSING = "Chromium is not installed: 'apt-get install chromium' makes this test run"
@@ -125,6 +127,22 @@ def test_two_sweeps_of_ones_own_have_parts_of_their_own(tmp_path: Path) -> None:
     assert {"S-my-a", "S-my-b"} <= set(ids)
     assert set(re.findall(r'(?:href="|url\()#([^")]*)', page)) <= set(ids)
     assert not any(text.startswith("S-") for text in Words(page).text)
+
+
+def test_a_loss_is_drawn_where_every_seed_has_one(tmp_path: Path) -> None:
+    folder = write_experiments(tmp_path, "F1") / "F1_data_source"
+    curves = pd.read_csv(folder / "curves.csv")
+    last = curves["step"] == curves["step"].max()
+    curves.loc[last & (curves["seed"] == 1), "step"] -= 1
+    curves.to_csv(folder / "curves.csv", index=False)
+    figure = loss_curves(SweepResults.read(folder), "data_source")
+    assert figure is not None
+    drawn = figure.axes[0].lines[0]
+    steps = sorted(set(curves.loc[~last, "step"]) - {curves["step"].max() - 1})
+    assert drawn.get_xdata().tolist() == steps
+    of_point = curves[curves["point"] == curves["point"].iloc[0]]
+    expected = [of_point.loc[of_point["step"] == step, "loss"].mean() for step in steps]
+    assert drawn.get_ydata().tolist() == pytest.approx(expected)
 
 
 def test_an_empty_sweep_is_one_line(tmp_path: Path) -> None:

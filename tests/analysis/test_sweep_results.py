@@ -160,6 +160,46 @@ def test_what_cannot_be_compared_is_one_line(sweep: Path, tmp_path: Path) -> Non
     assert set(pd.read_csv(tmp_path / "F3" / "comparison.csv")["against"]) == {"base"}  # nothing else is left
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", ""),
+        ("config.yaml", "seed: [0"),
+        ("metrics.csv", None),
+        ("metrics.csv", ""),
+        ("metrics.json", None),
+        ("metrics.json", "{}"),
+        ("data_manifest.json", '{"pairs": 1'),
+        ("training_curve.csv", "step,loss\n1,2\n"),
+        ("queries_base.parquet", None),
+        ("queries_retrofitted.parquet", "PAR1"),
+    ],
+)
+def test_a_damaged_run_is_named_in_one_line(sweep: Path, tmp_path: Path, name: str, content: str | None) -> None:
+    file = sweep / "dense-1" / name
+    if content is None:
+        file.unlink()
+    else:
+        file.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        collect_sweeps([sweep], tmp_path / "F3")
+    assert str(caught.value).startswith(f"{file} ")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "F3").exists()
+
+
+def test_a_run_measured_before_queries_had_groups_is_named_in_one_line(sweep: Path, tmp_path: Path) -> None:
+    file = sweep / "dense-1" / "queries_base.parquet"
+    pd.read_parquet(file).drop(columns="query_group").to_parquet(file)
+    with pytest.raises(UserError, match=rf"^{file} cannot be read: .*query_group.*train again$"):
+        collect_sweeps([sweep], tmp_path / "F3")
+
+
+def test_a_run_that_is_not_finished_need_not_be_whole(sweep: Path, tmp_path: Path) -> None:
+    (sweep / "random-0" / "config.yaml").write_text("", encoding="utf-8")
+    collect_sweeps([sweep], tmp_path / "F3")
+
+
 def test_domains() -> None:
     groups = ("held_out, seen", "held_out, unseen", "retention_leads", "xquad")
     assert [domain_of(group) for group in groups] == list(DOMAINS)

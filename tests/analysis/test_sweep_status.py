@@ -110,6 +110,14 @@ def test_what_cannot_be_read_has_not_begun(tmp_path: Path, content: str) -> None
     assert [run.state for run in ExperimentStatus.read(folder).runs] == ["waiting"]
 
 
+@pytest.mark.parametrize("jobs", [None, "a", [None], [{"run": "a"}], [{"overrides": []}]])
+def test_a_plan_that_says_less_than_it_should_plans_less(tmp_path: Path, jobs: Any) -> None:
+    folder = tmp_path / "e"
+    plan(folder, "a")
+    (folder / PLAN).write_text(json.dumps({"jobs": jobs}), encoding="utf-8")
+    assert ExperimentStatus.read(folder).runs == []
+
+
 def test_experiments_are_those_with_runs_or_a_plan(tmp_path: Path) -> None:
     add(tmp_path / "b", "1", "finished")
     plan(tmp_path / "a", "1")

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from tests.analysis.finding_folders import FINDINGS as IDS
 from tests.analysis.finding_folders import Gain, write_experiments, write_results
+from tests.analysis.page_words import Words
 
 from retrofit.analysis.finding_figures import finding_figure
 from retrofit.analysis.finding_results import BASE, HELD_OUT, SweepResults, numbered
 from retrofit.analysis.findings import FINDINGS, Check, Verdict
+from retrofit.analysis.overview import write_findings
 from retrofit.analysis.verdicts import data_scale_fits, read_as, told, verdict
 from retrofit.errors import UserError
 
@@ -307,6 +309,11 @@ def test_points_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
         ("results.csv", "sweep,point\na,b\n"),
         ("comparison.csv", ""),
         ("points.csv", None),
+        (
+            "points.csv",
+            "sweep,point,seed,pairs,steps,negatives_per_query,training_seconds,pairs_per_second,total_seconds,"
+            "peak_memory_gb,trained_languages\ndata_source,task_mix=interface,0,1,1,1,1,1,1,1,1\n",
+        ),
         ("environment.json", "[]"),
         ("environment.json", None),
     ],
@@ -322,6 +329,30 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, name: str, content:
     assert str(folder / name) in str(caught.value)
     assert "retrofit report sweep=NAME" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_nothing_is_known_of_what_an_environment_has_as_null(tmp_path: Path) -> None:
+    folder = write_experiments(tmp_path, "F1") / "F1_data_source"
+    (folder / "environment.json").write_text('{"commit": null, "machine": null, "commands": ["x"]}')
+    environment = SweepResults.read(folder).environment
+    assert (environment["commit"], environment["machine"], environment["commands"]) == ("", {}, ["x"])
+
+
+def test_a_comparison_without_an_interval_is_told_without_one(tmp_path: Path) -> None:
+    folder = write_experiments(tmp_path, "F1") / "F1_data_source"
+    table = pd.read_csv(folder / "comparison.csv")
+    table.loc[table["group"] == "xquad", ["low", "high"]] = float("nan")
+    table.to_csv(folder / "comparison.csv", index=False)
+    results = SweepResults.read(folder)
+    points = ("task_mix=synthetic", "task_mix=bitext")
+    without, there = (results.contrast("data_source", *points, group) for group in ("xquad", "retention_bitext"))
+    assert without is not None
+    assert there is not None
+    assert "no interval" in told(without)
+    assert "nan" not in told(without)
+    assert "no interval" not in told(there)
+    page = write_findings(tmp_path, tmp_path / "all.html").page.read_text(encoding="utf-8")
+    assert "nan" not in Words(page).joined.split()
 
 
 def test_groups_are_read_without_the_name_of_their_suite() -> None:

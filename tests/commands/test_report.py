@@ -34,9 +34,9 @@ def test_findings_that_are_there_are_drawn_and_judged(tmp_path: Path) -> None:
 
 def test_the_page_may_lie_elsewhere(tmp_path: Path) -> None:
     write_experiments(tmp_path / "results", "F1")
-    done = report(tmp_path, "experiments=results", "page=all.html")
+    done = report(tmp_path, "experiments=results", "page=site/all.html")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "all.html").is_file()
+    assert (tmp_path / "site" / "all.html").is_file()
     assert not (tmp_path / "results" / "report.html").exists()
 
 
@@ -44,11 +44,14 @@ def test_the_page_may_lie_elsewhere(tmp_path: Path) -> None:
     ("overrides", "start"),
     [
         ([], "retrofit report: experiments=experiments: no such folder"),
+        (["page=."], "retrofit report: page=.: is a folder; expected the name of an HTML file"),
+        (["sweep=negatives", "output=there"], "retrofit report: output=there: is a file; expected a folder"),
         (["sweep=[]"], "retrofit report: sweep=[]: expected the name of a sweep"),
         (["sweep=negatives"], "retrofit report: sweep=negatives: no runs in runs/negatives; 'retrofit train -m"),
     ],
 )
 def test_what_is_not_there_is_one_line(tmp_path: Path, overrides: list[str], start: str) -> None:
+    (tmp_path / "there").touch()
     done = report(tmp_path, *overrides)
     assert done.returncode == 2
     assert done.stderr.startswith(start)

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from retrofit.analysis.clustered import QUERY_GROUP, estimate
+from retrofit.analysis.run_files import read_config, read_interpolation, read_metrics, read_scores
 from retrofit.analysis.run_results import is_finished, is_retention
 from retrofit.analysis.significance import CELL, holm, weighted_mean
 from retrofit.errors import UserError
@@ -64,7 +64,7 @@ def finished_runs(folder: Path, name_of: Callable[[Mapping[str, Any]], str]) -> 
     runs: dict[tuple[str, int], Path] = {}
     for path in sorted(folder.iterdir()):
         if is_finished(path):
-            config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+            config = read_config(path, "seed")
             key = (name_of(config), int(config["seed"]))
             if key in runs:
                 raise UserError(f"{runs[key]} and {path} are both {key[0]} with seed {key[1]}; move one away")
@@ -184,10 +184,7 @@ def _tested(
 
 def interpolations(runs: Mapping[tuple[str, int], Path], column: str) -> pd.DataFrame:
     """Return the mean ``gain`` and ``retention`` on validation of each option at each weight that was tried."""
-    tried = [
-        pd.read_csv(path / "interpolation.csv").assign(**{column: name, "seed": seed})
-        for (name, seed), path in runs.items()
-    ]
+    tried = [read_interpolation(path).assign(**{column: name, "seed": seed}) for (name, seed), path in runs.items()]
     return pd.concat(tried).groupby([column, "weight"])[["gain", "retention"]].mean().reset_index()
 
 
@@ -196,8 +193,7 @@ def cell_groups(runs: Iterable[Path], retention_by_task: bool) -> pd.DataFrame:
 
     A language is seen if any of the runs was trained in it: runs that differ in their languages have the same groups.
     """
-    read = [pd.read_csv(path / "metrics.csv", keep_default_na=False) for path in runs]
-    cells = pd.concat(read).query(f"metric == '{METRIC}' and model == 'base'")
+    cells = pd.concat([read_metrics(path) for path in runs]).query(f"metric == '{METRIC}' and model == 'base'")
     seen = cells.groupby(["suite", "query_language"])["seen_in_training"].transform("any")
     held_out = cells["suite"] == HELD_OUT
     several = cells.groupby("suite")["task"].transform("nunique") > 1
@@ -209,4 +205,4 @@ def cell_groups(runs: Iterable[Path], retention_by_task: bool) -> pd.DataFrame:
 
 def _scores(path: Path, model: str) -> pd.DataFrame:
     """Return the metric of every query of a run's model."""
-    return pd.read_parquet(path / f"queries_{model}.parquet", columns=[*CELL, "query_id", QUERY_GROUP, METRIC])
+    return read_scores(path, model, [*CELL, "query_id", QUERY_GROUP, METRIC])

@@ -123,6 +123,11 @@ class SweepResults:
         tables = {
             name: _read(folder / f"{name}.csv", partial(_table, columns=columns)) for name, columns in COLUMNS.items()
         }
+        keys = ["sweep", "point"]
+        measured, known = (tables[name].set_index(keys).index for name in ("results", "points"))
+        for sweep, point in measured.difference(known):
+            again = "'retrofit report sweep=NAME' writes both anew"
+            raise UserError(f"{folder / 'points.csv'}: no row of {sweep}, {point}, which results.csv has; {again}")
         return cls(folder=folder, environment=_read(folder / ENVIRONMENT, _environment), **tables)
 
     @property
@@ -183,7 +188,9 @@ class SweepResults:
                             turned.seeds_down, turned.seeds_up, turned.p)  # fmt: skip
         thirds = self.comparison.loc[self.comparison["sweep"] == sweep, "against"].unique()
         through = [self._through(sweep, point, against, third, group) for third in thirds]
-        return min(filter(None, through), key=lambda contrast: contrast.high - contrast.low, default=None)
+        found = [contrast for contrast in through if contrast is not None]
+        told = [contrast for contrast in found if not math.isnan(contrast.low + contrast.high)]
+        return min(told, key=lambda contrast: contrast.high - contrast.low, default=found[0] if found else None)
 
     def _through(self, sweep: str, point: str, against: str, third: str, group: str) -> Contrast | None:
         ours, theirs = self._compared(sweep, point, third, group), self._compared(sweep, against, third, group)
@@ -286,4 +293,5 @@ def _environment(path: Path) -> dict[str, Any]:
     value = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(value, Mapping):
         raise ValueError("expected a mapping")
-    return {"commit": "", "commits_of_runs": [], "packages": {}, "machine": {}, "commands": []} | dict(value)
+    unknown: dict[str, Any] = {"commit": "", "commits_of_runs": [], "packages": {}, "machine": {}, "commands": []}
+    return unknown | {key: given for key, given in value.items() if given is not None}

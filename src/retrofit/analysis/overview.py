@@ -89,6 +89,7 @@ def write_findings(experiments: Path, page: Path) -> Written:
         for path in write_figure(figure, found[id_].folder, wording(id_))
     ]
     sections = [_finding(id_, found.get(id_), figures.get(id_)) for id_ in FINDINGS]
+    page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, _render("What the paper found, and what was measured here", sections, found))
     return Written(page, tuple(written), _verdicts(sections))
 
@@ -124,6 +125,7 @@ def write_sweep(folder: Path, page: Path) -> Written:
             sections.append(_other(key, part, figure))
         if figure is not None and len(found) == 1:
             written += write_figure(figure, folder, wording(key))
+    page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, _render(f"Sweep {', '.join(words(sweep) for sweep in results.sweeps)}", sections, found))
     return Written(page, tuple(written), _verdicts(sections))
 
@@ -219,7 +221,7 @@ def _comparison(results: SweepResults, sweep: str) -> list[dict[str, Any]]:
         | {
             "point": short(row["point"]),
             "against": short(row["against"]),
-            "interval": f"{signed(row['low'])} to {signed(row['high'])}",
+            "interval": f"{signed(row['low'])} to {signed(row['high'])}" if pd.notna(row["low"]) else "",
             "p": told_p(row["p_holm"]) if pd.notna(row["p_holm"]) else "",
             "seeds": int(row["seeds"]),
             "seeds_up": int(row["seeds_up"]),
@@ -277,7 +279,7 @@ def _environment(key: str, results: SweepResults) -> dict[str, Any]:
     environment = results.environment
     return {
         "name": key,
-        "commit": str(environment["commit"])[:12],
+        "commit": str(environment["commit"] or "unknown")[:12],
         "commits_of_runs": [str(commit)[:12] for commit in environment["commits_of_runs"]],
         "machine": environment["machine"],
         "packages": environment["packages"],

@@ -19,6 +19,8 @@ _LEGEND_ROW = 0.19  # inches
 def loss_curves(results: SweepResults, sweep: str) -> Figure | None:
     """Return the training loss of each point of a sweep by step, mean over seeds; None where none was kept.
 
+    Runs end at steps of their own where their batches differ: a step that a seed has no loss of is not drawn.
+
     Args:
         results: that hold the sweep.
         sweep: its name.
@@ -30,7 +32,8 @@ def loss_curves(results: SweepResults, sweep: str) -> Figure | None:
     with on_paper():
         figure, (panel,) = panels([2.6 + _LEGEND_ROW * len(labels)])
         for place, label in enumerate(labels):
-            mean = curves[curves["point"] == label].groupby("step")["loss"].mean()
+            of_point = curves[curves["point"] == label].pivot_table(index="step", columns="seed", values="loss")
+            mean = of_point.dropna().mean(axis=1)
             colour, marker = _look(place)
             panel.plot(mean.index, mean, color=colour, linewidth=1.3, marker=marker, markersize=3.5,
                        markevery=max(1, len(mean) // 6), label=short(label))  # fmt: skip

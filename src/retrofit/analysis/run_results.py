@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
-import yaml
 
+from retrofit.analysis.run_files import (
+    MODELS,
+    read_config,
+    read_curve,
+    read_examples,
+    read_figures,
+    read_interpolation,
+    read_manifest,
+    read_metrics,
+)
 from retrofit.artefacts import read_object
-from retrofit.errors import UserError
 
 METRIC = "ndcg_at_10"
 """The metric of every figure that is shown; ``metrics.csv`` holds the others."""
-
-MODELS = ("base", "retrofitted")
-
-METRIC_COLUMNS = {
-    "model": str,
-    "suite": str,
-    "task": str,
-    "query_language": str,
-    "document_language": str,
-    "seen_in_training": bool,
-    "metric": str,
-    "value": float,
-    "n_queries": int,
-}
-INTERPOLATION_COLUMNS = {"weight": float, "gain": float, "retention": float, "languages_down": int, "chosen": bool}
-CURVE_COLUMNS = {"step": float, "loss": float}
-
-Content = TypeVar("Content")
 
 
 @dataclass(frozen=True)
@@ -111,19 +99,15 @@ class RunResults(Comparison):
         Raises:
             UserError: a file is missing, cannot be read, or lacks a column or key.
         """
-        tried = folder / "interpolation.csv"
         return cls(
             folder=folder,
-            metrics=_read(folder / "metrics.csv", lambda path: _table(path, METRIC_COLUMNS)),
-            figures=_read(folder / "metrics.json", lambda path: _mapping(json.loads(_text(path)), "headline")),
-            config=_read(folder / "config.yaml", lambda path: _mapping(yaml.safe_load(_text(path)), "model")),
-            data=_read(
-                folder / "data_manifest.json",
-                lambda path: _mapping(json.loads(_text(path)), "pairs_by_task_and_language"),
-            ),
-            examples=_read(folder / "examples.json", lambda path: _list(json.loads(_text(path)))),
-            interpolation=_read(tried, lambda path: _table(path, INTERPOLATION_COLUMNS)) if tried.exists() else None,
-            training_curve=_read(folder / "training_curve.csv", lambda path: _table(path, CURVE_COLUMNS)),
+            metrics=read_metrics(folder),
+            figures=read_figures(folder, "headline"),
+            config=read_config(folder, "model"),
+            data=read_manifest(folder),
+            examples=read_examples(folder),
+            interpolation=read_interpolation(folder) if (folder / "interpolation.csv").exists() else None,
+            training_curve=read_curve(folder),
         )
 
 
@@ -157,45 +141,3 @@ def _means(cells: pd.DataFrame, by: str) -> pd.DataFrame:
 
 def _with_gain(table: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis(None, axis=1).assign(gain=table["retrofitted"] - table["base"])
-
-
-def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
-    try:
-        return reader(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: expected the folder of a finished run (retrofit train)") from None
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        reason = flattened(str(error) or type(error).__name__, 200)
-        raise UserError(f"{path} cannot be read: {reason}; delete the run folder and train again") from error
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-def _table(path: Path, columns: Mapping[str, type]) -> pd.DataFrame:
-    # Strings as they stand: pandas would take a language or task spelled "NA" or "null" for a missing value.
-    texts = {name: str for name, kind in columns.items() if kind is str}
-    numbers = {name: [""] for name, kind in columns.items() if kind is not str}
-    frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=numbers)
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise ValueError(f"no column {missing[0]!r}")
-    if frame.empty:
-        raise ValueError("it holds no rows")
-    present = set(frame["model"]) if "model" in columns else set(MODELS)
-    if not present.issuperset(MODELS):
-        raise ValueError(f"expected rows of both models, base and retrofitted, found {sorted(present)}")
-    return frame.astype({name: kind for name, kind in columns.items() if kind is not str})
-
-
-def _mapping(value: Any, key: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or key not in value:
-        raise ValueError(f"expected a mapping with the key {key!r}")
-    return value
-
-
-def _list(value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise ValueError("expected a list of mappings")
-    return value

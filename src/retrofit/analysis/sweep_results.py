@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import os
 import re
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from retrofit.analysis import comparison
 from retrofit.analysis.comparison import METRIC, compare_runs
 from retrofit.analysis.finding_results import COLUMNS, ELSEWHERE, ENVIRONMENT, RETENTION, TRAINING, UNSEEN
+from retrofit.analysis.run_files import read_config, read_curve, read_figures, read_manifest, read_metrics
 from retrofit.analysis.run_results import is_finished, is_retention
 from retrofit.analysis.significance import CELL
 from retrofit.analysis.sweep_status import PLAN
@@ -79,12 +78,11 @@ def swept_runs(folder: Path) -> list[SweptRun]:
         folder: of an experiment, which holds the run folders.
 
     Raises:
-        UserError: it has none.
+        UserError: it has none, or what one was asked for cannot be read.
     """
     runs = []
     for path in sorted(folder.glob("*/config.yaml")):
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if config.get("sweep") and is_finished(path.parent):
+        if is_finished(path.parent) and (config := read_config(path.parent, "seed")).get("sweep"):
             runs.append(SweptRun(path.parent, config))
     if not runs:
         raise UserError(f"{folder}: no finished run of a sweep; retrofit train sweep=NAME makes them")
@@ -102,7 +100,8 @@ def collect_sweeps(folders: Sequence[Path], output: Path, reference: str | None 
         reference: label of the point that others are compared with; None takes what each sweep says.
 
     Raises:
-        UserError: a sweep has no finished run, or none of its reference; two sweeps differ in their size alone.
+        UserError: a sweep has no finished run, or none of its reference; a file of a run is missing or cannot be read;
+            two sweeps differ in their size alone.
     """
     tables: dict[str, list[pd.DataFrame]] = {}
     commands, machine, commits = [], {}, set()
@@ -122,7 +121,7 @@ def collect_sweeps(folders: Sequence[Path], output: Path, reference: str | None 
             others = [column for column in table if key == "points" and column not in COLUMNS[key]]
             tables.setdefault(key, []).append(table[[*COLUMNS[key], *others]])
         commands += _commands(folder) or [f"retrofit train sweep={name}"]
-        machine = _figures(runs[0])["machine"]
+        machine = read_figures(runs[0].path, "machine")["machine"]
         commits |= {commit for run in runs for commit in _commits(run)}
     output.mkdir(parents=True, exist_ok=True)
     for key, parts in tables.items():
@@ -173,7 +172,7 @@ def _one_axis_apart(runs: Sequence[SweptRun], reference: str) -> list[tuple[str,
 
 def _means(run: SweptRun) -> pd.DataFrame:
     """Return base and retrofitted of every cell of a run."""
-    metrics = pd.read_csv(run.path / "metrics.csv", keep_default_na=False).query(f"metric == '{METRIC}'")
+    metrics = read_metrics(run.path).query(f"metric == '{METRIC}'")
     cells = metrics.pivot_table(index=CELL, columns="model", values="value").reset_index()
     base = metrics[metrics["model"] == "base"]
     queries = base.groupby(CELL)["n_queries"].sum().reset_index(name="queries")
@@ -196,9 +195,9 @@ def _languages(runs: Sequence[SweptRun]) -> pd.DataFrame:
 
 def _point(run: SweptRun) -> dict[str, Any]:
     """Return what a run was, and what it took."""
-    manifest = json.loads((run.path / "data_manifest.json").read_text(encoding="utf-8"))
-    curve = pd.read_csv(run.path / "training_curve.csv")
-    seconds = _figures(run)["seconds"]
+    manifest = read_manifest(run.path)
+    curve = read_curve(run.path, "negatives_per_query", "pairs_per_second", "peak_memory_gb")
+    seconds = read_figures(run.path, "seconds")["seconds"]
     return {
         "point": run.point,
         "seed": run.seed,
@@ -217,19 +216,17 @@ def _point(run: SweptRun) -> dict[str, Any]:
 
 
 def _curve(run: SweptRun) -> pd.DataFrame:
-    curve = pd.read_csv(run.path / "training_curve.csv", usecols=["step", "loss"])
+    curve = read_curve(run.path).astype({"step": int})
     return curve.assign(point=run.point, seed=run.seed)[["point", "seed", "step", "loss"]]
 
 
 def _commits(run: SweptRun) -> set[str]:
     """Return the commits that measured a run and, where it took over its training from another run, trained it."""
-    commits = (_figures(run)["machine"].get("commit"), read_object(run.path / "trained_as.json").get("commit"))
+    commits = (
+        read_figures(run.path, "machine")["machine"].get("commit"),
+        read_object(run.path / "trained_as.json").get("commit"),
+    )
     return {str(commit) for commit in commits if commit}
-
-
-def _figures(run: SweptRun) -> dict[str, Any]:
-    figures: dict[str, Any] = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
-    return figures
 
 
 def _commands(folder: Path) -> list[str]:

@@ -74,7 +74,7 @@ class ExperimentStatus:
         Args:
             folder: ``<runs>/<experiment>``, which may not exist.
         """
-        jobs = read_object(folder / PLAN).get("jobs", [])
+        jobs = _jobs(read_object(folder / PLAN).get("jobs"))
         shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
         planned = {job["run"]: " ".join(each for each in job["overrides"] if each not in shared) for job in jobs}
         begun = sorted(path.parent.name for path in folder.glob("*/status.json"))
@@ -114,6 +114,12 @@ class ExperimentStatus:
         """Seconds until nothing is left, with as many runs at a time as now; None where nothing runs or is finished."""
         left, running = self.work_left, self.counts["running"]
         return None if left is None or not running else left / running
+
+
+def _jobs(planned: Any) -> list[dict[str, Any]]:
+    """Return the jobs of a plan that say which run they are and what they were asked for."""
+    listed = planned if isinstance(planned, list) else []
+    return [job for job in listed if isinstance(job, dict) and {"run", "overrides"} <= job.keys()]
 
 
 def experiments(runs: Path) -> list[ExperimentStatus]:

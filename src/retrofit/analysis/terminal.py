@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retrofit.analysis.run_results import MODELS, Comparison, RunResults, flattened, is_retention
+from retrofit.analysis.run_files import MODELS
+from retrofit.analysis.run_results import Comparison, RunResults, flattened, is_retention
 
 TOP_PASSAGES = 3
 PASSAGE_LENGTH = 100

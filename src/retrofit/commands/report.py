@@ -18,6 +18,10 @@ def make_report(config: DictConfig) -> None:
 
     resolved = as_dictionary(config)
     asked, output, page = resolved["sweep"]["name"], resolved["output"], resolved["page"]
+    if page is not None and Path(page).is_dir():
+        raise UserError(f"page={page}: is a folder; expected the name of an HTML file")
+    if output is not None and Path(output).exists() and not Path(output).is_dir():
+        raise UserError(f"output={output}: is a file; expected a folder")
     if asked is None:
         experiments = Path(resolved["experiments"])
         show_written(write_findings(experiments, Path(page or experiments / PAGE)))
