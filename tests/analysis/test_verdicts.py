@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -331,6 +332,14 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, name: str, content:
     assert "\n" not in str(caught.value)
 
 
+def test_a_point_without_its_cost_is_named_in_one_line(tmp_path: Path) -> None:
+    folder = write_experiments(tmp_path, "F1") / "F1_data_source"
+    points = pd.read_csv(folder / "points.csv")
+    points[points["point"] != "task_mix=bitext"].to_csv(folder / "points.csv", index=False)
+    with pytest.raises(UserError, match=r"points\.csv: no row of data_source, task_mix=bitext, which results\.csv has"):
+        SweepResults.read(folder)
+
+
 def test_nothing_is_known_of_what_an_environment_has_as_null(tmp_path: Path) -> None:
     folder = write_experiments(tmp_path, "F1") / "F1_data_source"
     (folder / "environment.json").write_text('{"commit": null, "machine": null, "commands": ["x"]}')
@@ -352,7 +361,7 @@ def test_a_comparison_without_an_interval_is_told_without_one(tmp_path: Path) ->
     assert "nan" not in told(without)
     assert "no interval" not in told(there)
     page = write_findings(tmp_path, tmp_path / "all.html").page.read_text(encoding="utf-8")
-    assert "nan" not in Words(page).joined.split()
+    assert not re.search(r"\bnan\b", Words(page).joined)
 
 
 def test_groups_are_read_without_the_name_of_their_suite() -> None:
