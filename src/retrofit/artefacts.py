@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ class ArtefactStore:
             build: writes the artefact's files into the empty folder it is given.
 
         Raises:
-            UserError: the disk is full or the cache folder cannot be written.
+            UserError: the disk is full, or the cache folder, or another file that the building needs, is not to be had.
         """
         folder = self.path(stage, inputs)
         if is_complete(folder):
@@ -179,8 +179,18 @@ class ArtefactStore:
         finally:
             lock.release()
 
-    def _storage_errors(self) -> AbstractContextManager[None]:
-        return storage_errors(f"the cache in {self.root} ({self.key} names another folder)")
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        with storage_errors(f"the cache in {self.root} ({self.key} names another folder)"):
+            try:
+                yield
+            except PermissionError as error:  # a source that may not be read is no fault of the cache
+                if (
+                    error.filename is None
+                    or self.root.absolute() in Path(os.fsdecode(error.filename)).absolute().parents
+                ):
+                    raise
+                raise UserError(f"{os.fsdecode(error.filename)}: {error.strerror}") from error
 
     def _build(self, folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         if folder.exists():
