@@ -141,15 +141,15 @@ def test_a_disk_that_refuses_is_one_line_for_the_user(tmp_path: Path, number: in
 
 def test_a_file_elsewhere_that_may_not_be_read_is_not_taken_for_the_cache(tmp_path: Path) -> None:
     def build(folder: Path) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(denied))
 
-    store = ArtefactStore(tmp_path / "cache")
-    place = tmp_path / "pairs.jsonl"
-    with pytest.raises(UserError, match=rf"^{place}: Permission denied$"):
+    store, denied = ArtefactStore(tmp_path / "cache"), tmp_path / "pairs.jsonl"
+    with pytest.raises(UserError, match=rf"^{denied}: Permission denied$"):
         store.get("stage", INPUTS, build)
-    place = tmp_path / "cache" / "stage" / "rows"
-    with pytest.raises(UserError, match=r"^no permission to write the cache in"):
-        store.get("stage", INPUTS, build)
+    for part in ("cache/stage/rows", "cache", ""):
+        denied = tmp_path / part
+        with pytest.raises(UserError, match=r"^no permission to write the cache in"):
+            store.get("stage", INPUTS, build)
 
 
 def test_the_number_of_a_system_error_is_found_where_a_library_tells_it_in_words(tmp_path: Path) -> None:

@@ -29,5 +29,7 @@ def test_an_error_of_the_user_stays_readable() -> None:
 
 @pytest.mark.parametrize("target", ["torch.optim.Nope", "no_such_module.Thing"])
 def test_a_target_that_is_not_there_is_one_clear_line(target: str) -> None:
-    with pytest.raises(UserError, match=rf"^_target_={target}: expected a class or function that can be imported$"):
+    with pytest.raises(UserError, match=rf"^optimizer\._target_={target}: expected a class .* imported: \w"):
         instantiate({"optimizer": {"_target_": target, "_partial_": True}})
+    with pytest.raises(UserError, match=rf"^_target_={target}: expected a class"):
+        instantiate({"_target_": target})

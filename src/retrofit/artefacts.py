@@ -184,13 +184,16 @@ class ArtefactStore:
         with storage_errors(f"the cache in {self.root} ({self.key} names another folder)"):
             try:
                 yield
-            except PermissionError as error:  # a source that may not be read is no fault of the cache
-                if (
-                    error.filename is None
-                    or self.root.absolute() in Path(os.fsdecode(error.filename)).absolute().parents
-                ):
+            except PermissionError as error:
+                if error.filename is None or self._is_ours(Path(os.fsdecode(error.filename)).absolute()):
                     raise
+                # A source that may not be read is no fault of the cache.
                 raise UserError(f"{os.fsdecode(error.filename)}: {error.strerror}") from error
+
+    def _is_ours(self, path: Path) -> bool:
+        """Return whether a path is in the cache, or is the cache or a folder above it, which may have to be made."""
+        root = self.root.absolute()
+        return path.is_relative_to(root) or root.is_relative_to(path)
 
     def _build(self, folder: Path, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         if folder.exists():

@@ -8,7 +8,7 @@ from typing import Any
 import hydra.errors
 import hydra.utils
 
-from retrofit.errors import UserError
+from retrofit.errors import UserError, one_line
 
 
 def instantiate(config: Any) -> Any:
@@ -25,5 +25,8 @@ def instantiate(config: Any) -> Any:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         if missing := re.match("Error locating target '([^']*)'", str(error)):
-            raise UserError(f"_target_={missing[1]}: expected a class or function that can be imported") from error
+            at = re.search(r"full_key: (\S+)", str(error))
+            key = f"{at[1]}._target_" if at else "_target_"
+            why = one_line(error.__cause__ or error)
+            raise UserError(f"{key}={missing[1]}: expected a class or function that can be imported: {why}") from error
         raise

@@ -169,6 +169,8 @@ def test_what_cannot_be_compared_is_one_line(sweep: Path, tmp_path: Path) -> Non
         ("metrics.csv", ""),
         ("metrics.json", None),
         ("metrics.json", "{}"),
+        ("metrics.json", '{"seconds": {"training": 1, "total": 1}, "machine": null}'),
+        ("training_curve.csv", "step,loss,negatives_per_query,pairs_per_second,peak_memory_gb\n,2,1,1,1\n"),
         ("data_manifest.json", '{"pairs": 1'),
         ("training_curve.csv", "step,loss\n1,2\n"),
         ("queries_base.parquet", None),

@@ -110,7 +110,18 @@ def test_what_cannot_be_read_has_not_begun(tmp_path: Path, content: str) -> None
     assert [run.state for run in ExperimentStatus.read(folder).runs] == ["waiting"]
 
 
-@pytest.mark.parametrize("jobs", [None, "a", [None], [{"run": "a"}], [{"overrides": []}]])
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        None,
+        "a",
+        [None],
+        [{"run": "a"}],
+        [{"overrides": []}],
+        [{"run": "a", "overrides": None}],
+        [{"run": [], "overrides": []}],
+    ],
+)
 def test_a_plan_that_says_less_than_it_should_plans_less(tmp_path: Path, jobs: Any) -> None:
     folder = tmp_path / "e"
     plan(folder, "a")

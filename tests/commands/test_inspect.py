@@ -51,7 +51,7 @@ def test_a_folder_of_ones_own_needs_two_overrides(tmp_path: Path, tiny_source: l
         ("sample=0", "retrofit inspect: sample=0: expected "),
         ("languages.languages=de", "retrofit inspect: languages.languages=de: expected a list"),
         ("task_mix.tasks=[1]", "retrofit inspect: task_mix.tasks=[1]: expected a list"),
-        ("model=bm25", "retrofit inspect: model=bm25: expected a model with weights"),
+        ("model=bm25", "retrofit inspect: model=bm25: expected a model with a checkpoint"),
         ("model=sentence_transformer", "retrofit inspect: model.prompts=None: expected a text for query"),
         ("data_source=folder", "retrofit inspect: data_source.path=null: expected "),
         ("languages.languages=[tlh]", "retrofit inspect: languages.languages: tlh not in the data source"),

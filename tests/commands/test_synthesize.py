@@ -91,7 +91,7 @@ def test_queries_are_written_shown_and_trained_with(
         ("data_source.plan.cross_lingual=null", "data_source.plan.cross_lingual=None: expected a list of names"),
         ("data_source.plan.families=null", "data_source.plan.families=None: expected a mapping"),
         ("data_source.passages.leads.columns=null", "data_source.passages.*.columns=None: expected a mapping"),
-        ("model=bm25", "model=bm25: expected a model with weights"),
+        ("model=bm25", "model=bm25: expected a model with a checkpoint"),
         ("seed=-1", "seed=-1: expected a whole number"),
         ("sample=0", "sample=0: expected a whole number"),
         ("paths.templates=nowhere", "paths.templates=nowhere: no templates"),

@@ -165,18 +165,27 @@ def test_runs_that_differ_in_nothing_but_the_seed_have_the_same_in_common(
 ) -> None:
     stated = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
 
-    def common(name: str, seed: int, cache: str = "/elsewhere", mined: dict[str, Any] | None = None) -> str | None:
+    def common(
+        name: str, seed: int, cache: str = "/elsewhere", mined: dict[str, Any] | None = None, workers: int = 1
+    ) -> str | None:
         copy = tmp_path / "short" / name
         shutil.copytree(run, copy)
         model = json.loads(json.dumps(stated["model"]).replace("/elsewhere", cache))
         negatives = {"mined": {"count": 4, "seed": seed, **(mined or {})}}
-        config = {"seed": seed, "model": model, "negatives": negatives, "paths": {"cache": cache}, "engine": None}
+        config = {
+            "seed": seed,
+            "model": model,
+            "negatives": negatives,
+            "paths": {"cache": cache},
+            "engine": {"workers": workers},
+            "data_source": {"pairs": {"engine": {"workers": workers}}},
+        }
         (copy / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         return models(str(copy))[0].unseeded
 
     first = common("first", 0)
     assert first is not None
-    assert common("second", 1) == common("third", 2, "/somewhere else") == first
+    assert common("second", 1) == common("third", 2, "/somewhere else", workers=3) == first
     assert len({first, common("more", 1, mined={"count": 8}), common("own", 1, mined={"seed": 0})}) == 3
 
 

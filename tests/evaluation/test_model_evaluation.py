@@ -44,10 +44,11 @@ def config(tmp_path: Path) -> dict[str, Any]:
 def trained(run: Path) -> EvaluatedModel:
     """A model that a run is said to have trained: BM25, which is measured in no time."""
     run.mkdir()
-    (run / "config.yaml").write_text(yaml.safe_dump({"seed": 0, "negatives": {"mined": None}, "model": dict.fromkeys(
-        ("name", "checkpoint", "pooling", "prompts", "max_length")), "paths": {"cache": "elsewhere"}}))  # fmt: skip
-    model = Bm25(2, 4)
-    return EvaluatedModel("ours", "runs/ours", model, model.prompts, run)
+    model = dict.fromkeys(("name", "checkpoint", "pooling", "prompts", "max_length"))
+    config = {"seed": 0, "negatives": {"mined": None}, "engine": None, "model": model, "paths": {"cache": "elsewhere"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    bm25 = Bm25(2, 4)
+    return EvaluatedModel("ours", "runs/ours", bm25, bm25.prompts, run)
 
 
 def test_a_run_without_an_account_of_its_data_is_refused_before_anything_is_measured(

@@ -63,7 +63,7 @@ def test_what_is_not_said_beside_a_pooling_is_taken_from_the_folder(load_tiny: L
     def named(**changes: Any) -> SearchModel:
         checkpoint = {"_target_": "pathlib.Path", "_args_": [str(folder)]}
         nothing = dict.fromkeys(("pooling", "prompts", "max_length"))
-        return SearchModel.of({"name": "mine", "checkpoint": checkpoint, **nothing, **changes})
+        return SearchModel.of({"name": "mine", "checkpoint": checkpoint, **nothing, **changes}, "loss.teacher")
 
     asked, own = named(pooling="cls"), named()
     assert (asked.pooling, asked.prompts, asked.max_length) == ("cls", {"query": "q ", "passage": ""}, 48)
@@ -75,7 +75,7 @@ def test_what_is_not_said_beside_a_pooling_is_taken_from_the_folder(load_tiny: L
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.abs(asked.load().encode(TEXTS, "query", 256, "float32", "") - expected).max() > 1e-3
     change(folder / "1_Pooling" / "config.json", pooling_mode="max")
-    with pytest.raises(UserError, match="model=mine: expected prompts and max_length with pooling=cls"):
+    with pytest.raises(UserError, match=r"^loss\.teacher=mine: expected prompts and max_length with pooling=cls"):
         named(pooling="cls")
 
 

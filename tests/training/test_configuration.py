@@ -100,6 +100,7 @@ def test_the_ends_of_what_is_allowed_are_allowed(train_config: Compose, override
         ("evaluation.validation", ["evaluation.validation=null"]),
         ("evaluation.validation.held_out", ["evaluation.validation.held_out=null"]),
         ("evaluation.validation.held_out.max_queries", ["evaluation.validation.held_out.max_queries=many"]),
+        ("evaluation.validation.held_out", ["+evaluation.validation.held_out.kind=bitext"]),
         ("evaluation.validation.held_out.max_query", ["+evaluation.validation.held_out.max_query=3"]),
         ("evaluation.suites.held_out.source", ["evaluation.suites.held_out.source=[embedded]"]),
         ("evaluation.suites.held_out.kind", ["evaluation.suites.held_out.kind=[retrieval]"]),

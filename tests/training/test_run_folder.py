@@ -299,7 +299,7 @@ def test_a_run_goes_on_with_what_it_was_begun_with_alone(tmp_path: Path, other: 
     (tmp_path / left).touch()
     run.begin_with(MANIFEST | {"seconds": 2})
     manifest = (tmp_path / "data_manifest.json").read_bytes()
-    with pytest.raises(UserError, match="was begun with other pairs, or other models"):
+    with pytest.raises(UserError, match="was begun by another version, or with other pairs or models"):
         run.begin_with(MANIFEST | {other: "another"})
     assert (tmp_path / "data_manifest.json").read_bytes() == manifest
 

@@ -24,7 +24,7 @@ METRIC_COLUMNS = {
     "n_queries": int,
 }
 INTERPOLATION_COLUMNS = {"weight": float, "gain": float, "retention": float, "languages_down": int, "chosen": bool}
-CURVE_COLUMNS = {"step": float, "loss": float}
+CURVE_COLUMNS = {"step": int, "loss": float}
 
 MODELS = ("base", "retrofitted")
 
@@ -38,7 +38,14 @@ def read_config(folder: Path, key: str) -> dict[str, Any]:
 
 def read_figures(folder: Path, key: str) -> dict[str, Any]:
     """Return ``metrics.json``, which has the key: ``headline`` by suite, ``seconds``, ``machine``."""
-    return _read(folder / "metrics.json", lambda path: _mapping(json.loads(_text(path)), key))
+
+    def read(path: Path) -> dict[str, Any]:
+        figures = _mapping(json.loads(_text(path)), key)
+        if not isinstance(figures[key], dict):
+            raise ValueError(f"expected a mapping as {key!r}")
+        return figures
+
+    return _read(folder / "metrics.json", read)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -100,7 +107,11 @@ def _table(path: Path, columns: Mapping[str, type]) -> pd.DataFrame:
     present = set(frame["model"]) if "model" in columns else set(MODELS)
     if not present.issuperset(MODELS):
         raise ValueError(f"expected rows of both models, base and retrofitted, found {sorted(present)}")
-    return frame.astype({name: kind for name, kind in columns.items() if kind is not str})
+    # By way of numbers that may be whole and written as 1.0.
+    whole = [name for name, kind in columns.items() if kind is int]
+    return frame.astype(dict.fromkeys(whole, float)).astype(
+        {name: kind for name, kind in columns.items() if kind is not str}
+    )
 
 
 def _mapping(value: Any, key: str) -> dict[str, Any]:

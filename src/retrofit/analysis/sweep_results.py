@@ -216,7 +216,7 @@ def _point(run: SweptRun) -> dict[str, Any]:
 
 
 def _curve(run: SweptRun) -> pd.DataFrame:
-    curve = read_curve(run.path).astype({"step": int})
+    curve = read_curve(run.path)
     return curve.assign(point=run.point, seed=run.seed)[["point", "seed", "step", "loss"]]
 
 

@@ -119,7 +119,11 @@ class ExperimentStatus:
 def _jobs(planned: Any) -> list[dict[str, Any]]:
     """Return the jobs of a plan that say which run they are and what they were asked for."""
     listed = planned if isinstance(planned, list) else []
-    return [job for job in listed if isinstance(job, dict) and {"run", "overrides"} <= job.keys()]
+    return [
+        job
+        for job in listed
+        if isinstance(job, dict) and isinstance(job.get("run"), str) and isinstance(job.get("overrides"), list)
+    ]
 
 
 def experiments(runs: Path) -> list[ExperimentStatus]:

@@ -103,7 +103,8 @@ class EvaluatedModel:
     def unseeded(self) -> str | None:
         """What it has in common with the models of runs of another seed; None where no run trained it.
 
-        The seed stands in the configuration more than once, and so do its folders: below the keys that refer to them.
+        The seed stands in the configuration more than once, and so do its folders and its engine: below the keys that
+        refer to them.
         """
         if self.run is None:
             return None
@@ -112,8 +113,8 @@ class EvaluatedModel:
         rest = {key: value for key, value in config.items() if key not in ("seed", *UNNAMED_KEYS)}
         if mined.get("seed") == seed:
             rest["negatives"] = {**config["negatives"], "mined": {**mined, "seed": None}}
-        for folder in config["paths"].values():
-            rest = replaced(rest, folder, "")
+        for place in (*config["paths"].values(), config["engine"]):
+            rest = replaced(rest, place, "")
         return fingerprint({"config": rest, "interpolation": getattr(self.model, "weight", None)})
 
     def load(self, precision: Precision = "float32") -> Encoder | LexicalSearcher:
@@ -199,7 +200,7 @@ def _of_option(entry: Mapping[str, Any], paths: Mapping[str, str], options: Path
         instance = instantiate(model["evaluated"])
         return EvaluatedModel(name, option, instance, instance.prompts)
     _check_settings(option, model)
-    search = SearchModel.of(model)
+    search = SearchModel.of(model, MODELS_KEY)
     return EvaluatedModel(name, option, search, search.used_prompts)
 
 

@@ -37,10 +37,12 @@ def run_configuration(run: Path, source: str) -> dict[str, Any]:
     raise UserError(f"{MODELS_KEY}: {source}: {path.name} is not that of a run of retrofit train")
 
 
-def replaced(node: Any, old: str, new: str) -> Any:
+def replaced(node: Any, old: Any, new: Any) -> Any:
     """Return a part of a configuration with another value wherever one stands: the folders of another machine."""
+    if node == old:
+        return new
     if isinstance(node, dict):
         return {key: replaced(value, old, new) for key, value in node.items()}
     if isinstance(node, list):
         return [replaced(value, old, new) for value in node]
-    return new if node == old else node
+    return node

@@ -95,10 +95,14 @@ class SearchModel:
     max_length: int | None
 
     @classmethod
-    def of(cls, model: Mapping[str, Any]) -> SearchModel:
+    def of(cls, model: Mapping[str, Any], key: str = "model") -> SearchModel:
         """Return the model that a configuration like ``conf/model`` names, fetched where the cache lacks it.
 
         Where it names a pooling, what it leaves out besides is what the folder itself says.
+
+        Args:
+            model: what the configuration says.
+            key: where it says so.
 
         Raises:
             UserError: it is one that can only be evaluated, cannot be fetched, or names a pooling for a model that has
@@ -106,14 +110,14 @@ class SearchModel:
         """
         if "checkpoint" not in model:
             name = model.get("name")
-            raise UserError(f"model={name}: expected a model with a checkpoint; {name} is for retrofit evaluate alone")
+            raise UserError(f"{key}={name}: expected a model with a checkpoint; {name} is for retrofit evaluate alone")
         checkpoint = Path(instantiate(model["checkpoint"])).absolute()  # for workers that stand elsewhere
         stated = {name: model[name] for name in ("pooling", "prompts", "max_length")}
         if stated["pooling"] is not None and None in stated.values():
             own = bi_encoder_settings(checkpoint)
             if own is None:
                 raise UserError(
-                    f"model={model.get('name')}: expected prompts and max_length with pooling={stated['pooling']}, or "
+                    f"{key}={model.get('name')}: expected prompts and max_length with pooling={stated['pooling']}, or "
                     "none of them: its folder is not that of a plain bi-encoder, whose own could be taken"
                 )
             stated = {name: own[name] if value is None else value for name, value in stated.items()}

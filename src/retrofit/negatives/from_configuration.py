@@ -83,4 +83,5 @@ def _engine(config: Mapping[str, Any]) -> Engine:
 
 
 def _search_model(config: Mapping[str, Any]) -> SearchModel:
-    return SearchModel.of(config["negatives"]["mined"]["model"] or config["model"])
+    other = config["negatives"]["mined"]["model"]
+    return SearchModel.of(config["model"]) if other is None else SearchModel.of(other, "negatives.mined.model")

@@ -211,7 +211,7 @@ class Miner:
     def _veto_scorer(self, veto: Mapping[str, Any]) -> Scorer:
         if veto["reranker"] is not None:
             return Reranker.of(veto["reranker"]).scorer(self.pool)
-        return Similarity(*self._embedded(SearchModel.of(veto["model"]), self.store))
+        return Similarity(*self._embedded(SearchModel.of(veto["model"], "negatives.mined.veto.model"), self.store))
 
 
 def searched_pool(data: TrainingData, searched_in: SearchedIn) -> MiningPool:

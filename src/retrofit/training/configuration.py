@@ -96,12 +96,13 @@ def check_synthesis(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the first rule that is broken, with the key to change.
     """
-    _check_weights(config)
+    if config["data_source"].get("round_trip") is not None:
+        _check_weights(config)
+        _check_rules(config, model_rules("model", config["model"]))
     _check_numbers(config, SYNTHESIS_NUMBERS)
     _check_numbers(config, EVALUATION_NUMBERS)
     _check_choices(config, EVALUATION_CHOICES)
     _check_lists(config, ("not_queries",))
-    _check_rules(config, model_rules("model", config["model"]))
 
 
 def check_evaluation(config: Mapping[str, Any]) -> None:
@@ -156,13 +157,15 @@ def check_mining(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the first rule that is broken, with the key to change.
     """
-    _check_weights(config)
     _check_data(config)
     _check_numbers(config, DATA_NUMBERS)
     if config["negatives"]["mined"] is None:
         raise UserError("negatives.mined=None: expected negatives that are mined, such as negatives=dense_filtered")
     _check_mining(config)
-    _check_rules(config, model_rules("model", config["model"]), tried_rules(config["tried_filters"]))
+    _check_rules(config, tried_rules(config["tried_filters"]))
+    if config["negatives"]["mined"]["model"] is None:
+        _check_weights(config)
+        _check_rules(config, model_rules("model", config["model"]))
 
 
 def _check_mining(config: Mapping[str, Any]) -> None:
@@ -187,9 +190,7 @@ def _check_mining(config: Mapping[str, Any]) -> None:
 def _check_weights(config: Mapping[str, Any]) -> None:
     if "checkpoint" not in config["model"]:
         name = config["model"].get("name")
-        raise UserError(
-            f"model={name}: expected a model with weights to retrofit; {name} is for retrofit evaluate alone"
-        )
+        raise UserError(f"model={name}: expected a model with a checkpoint; {name} is for retrofit evaluate alone")
 
 
 def _check_data(config: Mapping[str, Any]) -> None:
@@ -286,7 +287,9 @@ def _validation_rules(evaluation: Mapping[str, Any]) -> Iterator[tuple[bool, str
     # What stands there of a suite that is left out does no harm.
     changed = {name: part for name, part in evaluation["validation"].items() if name in evaluation["suites"]}
     for name, part in changed.items():
-        yield isinstance(part, Mapping), f"{key}.{name}", "a mapping with keys of the suite"
+        fixed = {"kind", "source", "folder"}
+        part_of_it = isinstance(part, Mapping) and not fixed & part.keys()
+        yield part_of_it, f"{key}.{name}", f"a mapping with keys of the suite, none of {', '.join(sorted(fixed))}"
     suites = {name: {**evaluation["suites"][name], **part} for name, part in changed.items()}
     yield from suite_rules(suites, evaluation["sources"], key)
 

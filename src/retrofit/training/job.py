@@ -107,7 +107,7 @@ class Job:
             "negatives.mined.reranker": mined.get("reranker"),
             "negatives.mined.veto.reranker": veto.get("reranker"),
         }
-        identities = {key: SearchModel.of(model).identity for key, model in encoders.items() if model is not None}
+        identities = {key: SearchModel.of(model, key).identity for key, model in encoders.items() if model is not None}
         identities |= {key: Reranker.of(model).identity for key, model in rerankers.items() if model is not None}
         return {key: fingerprint(identity) for key, identity in identities.items()}
 

@@ -39,6 +39,10 @@ def tried_rules(tried: Any) -> Iterator[tuple[bool, str, str]]:
     yield listed, "tried_filters", expected
     numbers = {number.key.rpartition(".")[2]: number for number in FILTER_NUMBERS}
     for name, value in (change for changes in tried for change in changes.items()):
-        yield name in numbers, "tried_filters", f"filters of negatives.mined ({', '.join(numbers)}), not {name}"
+        if name == "veto":
+            told = isinstance(value, Mapping) and Number("", 0).allows(value.get("margin"))
+            yield told, "tried_filters", "for veto a mapping with its model or reranker and its margin"
+            continue
+        yield name in numbers, "tried_filters", f"filters of negatives.mined ({', '.join(numbers)}, veto), not {name}"
         allowed = numbers[name].allows(value) and value is not None
         yield allowed, "tried_filters", f"for {name} {dataclasses.replace(numbers[name], optional=False)}"

@@ -190,9 +190,9 @@ class RunFolder:
         begun = self.has_model or any(self.checkpoints.glob("*.ckpt"))
         if begun and self._made_of() != now:
             raise UserError(
-                f"{self.path}: was begun with other pairs, or other models, than data_source, model, loss and "
-                "negatives give now (data_manifest.json says which); delete the folder to begin anew, or put back what "
-                "they were"
+                f"{self.path}: was begun by another version, or with other pairs or models than data_source, model, "
+                "loss and negatives give now (data_manifest.json says which); delete the folder to begin anew, or put "
+                "back what they were"
             )
         if not begun:
             shutil.rmtree(self.path / MINED_ANEW, ignore_errors=True)

@@ -81,7 +81,7 @@ class Teacher:
             holders["negative"] = data.rows
         log.info("the teacher's embeddings of all queries and passages")
         return cls.embedding(
-            SearchModel.of(model),
+            SearchModel.of(model, "loss.teacher"),
             data.source.pairs,
             data.rows,
             holders,

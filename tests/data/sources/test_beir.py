@@ -185,7 +185,7 @@ def test_queries_without_documents_are_one_clear_line(folder: Path, build: Any) 
     for name in ("corpus.jsonl.gz", "qrels/train.tsv", "qrels/test.tsv"):
         (folder / name).unlink()
     (folder / "train.jsonl").write_text('{"query": "who", "positive": "someone"}\n')
-    with pytest.raises(UserError, match=r"holds queries, train; expected corpus\.jsonl, queries\.jsonl"):
+    with pytest.raises(UserError, match=r"holds queries\.jsonl and no corpus\.jsonl; expected both"):
         build("folder", path=str(folder), format="beir")
 
 

@@ -193,6 +193,18 @@ def test_a_long_cell_that_nothing_is_read_from_does_no_harm(name: str, mark: str
     assert source.report["refused"] == {"over-long cell": 1}
 
 
+def test_a_quote_that_is_never_closed_costs_some_thousand_rows_at_most(tmp_path: Path, build: Any) -> None:
+    rows = [f"query {n},{'x' * 80} {n}" for n in range(8_000)]
+    rows[100] = '"' + rows[100]
+    (tmp_path / "rows.csv").write_text("\n".join(["query,positive", *rows]))
+    source = build("folder", path=str(tmp_path / "rows.csv"), language="en", max_refused=0.5)
+    (reason,) = source.report["refused"]
+    assert reason == "broken quoting"
+    lost = 2**18 // len(rows[1_000])
+    assert source.report["refused"][reason] == pytest.approx(lost, rel=0.02)
+    assert source.pairs.num_rows == len(rows) - source.report["refused"][reason]
+
+
 def test_a_bad_row_of_parquet(tmp_path: Path, build: Any) -> None:
     queries = pa.array([b"fine", b"caf\xe9", b"good"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"query": queries, "positive": ["a", "b", "c"]}), tmp_path / "rows.parquet")

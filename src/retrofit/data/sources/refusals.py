@@ -61,7 +61,7 @@ EXPECTED: Mapping[Reason, str] = {
     Reason.BROKEN_JSON: "expected one complete JSON object on the line",
     Reason.NOT_AN_OBJECT: "expected a JSON object with named fields, not another value",
     Reason.BROKEN_QUOTING: 'expected a quoted cell to end with one quote, quotes inside it doubled ("")',
-    Reason.LONG_CELL: "expected at most 1,048,576 characters in a cell; an open quote takes in the lines after it",
+    Reason.LONG_CELL: "expected at most 1,048,576 characters in a cell",
     Reason.WRONG_COLUMNS: "expected as many cells as the header names",
     Reason.WRONG_FIELDS: "expected query-id, corpus-id and score, divided by tabs",
     Reason.NO_COUNTERPART: "expected as many lines in data_source.queries as in data_source.passages",

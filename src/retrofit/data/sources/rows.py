@@ -22,9 +22,9 @@ _ROWS_A_BATCH = 256
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 """What reading raises where a file is cut off, or not of the compression its name says."""
 
-# The module's own limit is a third more than a passage may have. A limit is needed: a quote that is not closed takes in
-# all that follows.
 _MAX_CELL_CHARACTERS = 1 << 20
+_MAX_ROW_CHARACTERS = 1 << 18
+"""Of a row of several lines: a quote that is not closed takes in all that follows, so that good rows are lost."""
 
 
 def read_rows(file: DataFile, form: str, paths: Collection[str] = ()) -> Iterator[Row]:
@@ -97,20 +97,43 @@ def read_text(file: DataFile) -> Iterator[Row]:
 
 def read_csv(file: DataFile) -> Iterator[Row]:
     """Yield the rows of a CSV file with a header (RFC 4180: a quoted cell may hold line breaks)."""
-    return _read_table(file, csv.reader((line + "\n" for line in read_lines(file)), strict=True))
+    lines = _RowLines(line + "\n" for line in read_lines(file))
+    return _read_table(file, csv.reader(lines, strict=True), lines)
 
 
 def read_tsv(file: DataFile) -> Iterator[Row]:
     """Yield the rows of a file with a header and tabs between cells; a quote is a character like any other."""
-    lines = (line.replace("\r", " ") for line in read_lines(file))
-    return _read_table(file, csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    lines = _RowLines(line.replace("\r", " ") for line in read_lines(file))
+    return _read_table(file, csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), lines)
 
 
-def _read_table(file: DataFile, cells: Iterator[list[str]]) -> Iterator[Row]:
+class _RowLines:
+    """Lines for the reader of a table, which are not endless for one row."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._characters = 0
+
+    def begin_row(self) -> None:
+        self._characters = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._characters > _MAX_ROW_CHARACTERS:
+            raise csv.Error(f"a quote that is not closed within {_MAX_ROW_CHARACTERS:,} characters")
+        line = next(self._lines)
+        self._characters += len(line)
+        return line
+
+
+def _read_table(file: DataFile, cells: Iterator[list[str]], lines: _RowLines) -> Iterator[Row]:
     csv.field_size_limit(_MAX_CELL_CHARACTERS)
     header: list[str] | None = None
     while True:
         number = cells.line_num + 1  # type: ignore[attr-defined]  # of csv.reader, whose type has no public name
+        lines.begin_row()
         try:
             row = next(cells)
         except StopIteration:
