@@ -256,7 +256,6 @@ def test_together_with_real_pairs_nothing_real_is_lost(
     ("changes", "said"),
     [
         ({"max_failed": "x"}, r"data_source\.max_failed=x: expected a share"),
-        ({"plan": Plan(None, 1, {"title": 1}, "de", 0)}, r"data_source\.plan\.cross_lingual=de: expected a list"),
         ({"plan": Plan(None, 1, {"title": 1}, ["dde"], 0)}, r"cross_lingual: no templates in dde; there are ar"),
     ],
 )

@@ -88,6 +88,9 @@ def test_few_passages_lie_within_more_and_each_language_has_its_own() -> None:
         ({"max_passages": 0}, "data_source.plan.max_passages=0: expected a whole number"),
         ({"per_passage": None}, "data_source.plan.per_passage=None: expected a whole number"),
         ({"families": {"poem": 1}}, "data_source.plan.families.poem: no such kind of query; expected one of keywords"),
+        ({"families": None}, "data_source.plan.families=None: expected a mapping"),
+        ({"cross_lingual": "de"}, "data_source.plan.cross_lingual=de: expected a list of names"),
+        ({"cross_lingual": None}, "data_source.plan.cross_lingual=None: expected a list of names"),
         ({"families": {"title": -1}}, "data_source.plan.families.title=-1: expected a weight"),
     ],
 )

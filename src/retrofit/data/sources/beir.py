@@ -104,7 +104,7 @@ def beir_tables(files: Iterable[DataFile], path: str, key: str = "data_source.pa
             found[table] = file
     judgements = {_split_of_qrels(name, file): file for name, file in found.items() if name.startswith("qrels/")}
     missing = {"corpus", "queries"} - found.keys()
-    if "queries" in found and "corpus" not in found:
+    if "queries" in found and "corpus" not in found and not judgements:
         raise UserError(f"{key}={path}: holds queries.jsonl and no corpus.jsonl; expected both")
     if (judgements and missing) or ("train" not in found and not judgements):
         expected = "corpus.jsonl, queries.jsonl and qrels/test.tsv (or train.tsv, dev.tsv), or train.jsonl"
