@@ -77,6 +77,12 @@ class Contrast:
     p: float
 
     @property
+    def width(self) -> float:
+        """How much its interval leaves open: everything where it has none."""
+        width = self.high - self.low
+        return math.inf if math.isnan(width) else width
+
+    @property
     def better(self) -> bool:
         """Whether the point is significantly above, in all of several seeds."""
         return self._significant and self.difference > 0 and self.low > 0 and self.seeds_up == self.seeds
@@ -188,9 +194,7 @@ class SweepResults:
                             turned.seeds_down, turned.seeds_up, turned.p)  # fmt: skip
         thirds = self.comparison.loc[self.comparison["sweep"] == sweep, "against"].unique()
         through = [self._through(sweep, point, against, third, group) for third in thirds]
-        found = [contrast for contrast in through if contrast is not None]
-        told = [contrast for contrast in found if not math.isnan(contrast.low + contrast.high)]
-        return min(told, key=lambda contrast: contrast.high - contrast.low, default=found[0] if found else None)
+        return min(filter(None, through), key=lambda contrast: contrast.width, default=None)
 
     def _through(self, sweep: str, point: str, against: str, third: str, group: str) -> Contrast | None:
         ours, theirs = self._compared(sweep, point, third, group), self._compared(sweep, against, third, group)

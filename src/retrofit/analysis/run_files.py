@@ -107,11 +107,7 @@ def _table(path: Path, columns: Mapping[str, type]) -> pd.DataFrame:
     present = set(frame["model"]) if "model" in columns else set(MODELS)
     if not present.issuperset(MODELS):
         raise ValueError(f"expected rows of both models, base and retrofitted, found {sorted(present)}")
-    # By way of numbers that may be whole and written as 1.0.
-    whole = [name for name, kind in columns.items() if kind is int]
-    return frame.astype(dict.fromkeys(whole, float)).astype(
-        {name: kind for name, kind in columns.items() if kind is not str}
-    )
+    return frame.astype({name: kind for name, kind in columns.items() if kind is not str})
 
 
 def _mapping(value: Any, key: str) -> dict[str, Any]:

@@ -97,8 +97,8 @@ def steps_of(results: SweepResults, sweep: str) -> int:
 
 def told(contrast: Contrast) -> str:
     """Return a contrast in figures: difference, interval, seeds and p."""
-    without = math.isnan(contrast.low + contrast.high)
-    interval = "no interval" if without else f"{signed(contrast.low)} to {signed(contrast.high)}"
+    has_interval = math.isfinite(contrast.width)
+    interval = f"{signed(contrast.low)} to {signed(contrast.high)}" if has_interval else "no interval"
     seeds = f"up in {contrast.seeds_up} of {contrast.seeds} seed{'s' if contrast.seeds != 1 else ''}"
     p = "from two intervals" if math.isnan(contrast.p) else told_p(contrast.p)
     return f"{signed(contrast.difference)} ({interval}; {seeds}; {p})"

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from retrofit.artefacts import file_digest
-from retrofit.data.sources.validation import is_number
+from retrofit.data.sources.validation import check_count, is_number
 from retrofit.engine import Engine
 from retrofit.errors import UserError, one_line
 from retrofit.models.bi_encoder import Precision
@@ -54,10 +54,10 @@ class Sampling:
     json_prefix: bool
 
     def __post_init__(self) -> None:
+        check_count(f"{KEY}.max_tokens", self.max_tokens)
         wanted = {
             "temperature": (is_number(self.temperature) and self.temperature >= 0, "a number of 0 or more"),
             "top_p": (is_number(self.top_p) and 0 < self.top_p <= 1, "a number above 0 and at most 1"),
-            "max_tokens": (type(self.max_tokens) is int and self.max_tokens >= 1, "a whole number of 1 or more"),
         }
         for name, (holds, expected) in wanted.items():
             if not holds:

@@ -198,7 +198,7 @@ def _answers(
     """Yield what may answer a query; another judgement is refused by itself, so that it costs the query no other."""
     for passage, number in judged:
         try:
-            rules.check_positive(query.text, passage.text)
+            rules.check_answer(query.text, passage.text)
         except RefusedRowError as error:
             intake.refuse(Row(file, number), error)
         else:

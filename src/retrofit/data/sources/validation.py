@@ -58,19 +58,19 @@ class Rules:
             raise RefusedRowError(Reason.NO_POSITIVES, "positive")
         check_text(query, "query", self.max_query_characters)
         for text in positives:
-            self.check_positive(query, text)
+            check_text(text, "positive", self.max_passage_characters)
+            self.check_answer(query, text)
         for text in negatives:
             check_text(text, "negative", self.max_passage_characters)
             if text in positives:
                 raise RefusedRowError(Reason.NEGATIVE_IS_POSITIVE, "negative", text)
 
-    def check_positive(self, query: str, text: str) -> None:
-        """Return if a text can be used as what answers a query.
+    def check_answer(self, query: str, text: str) -> None:
+        """Return if a usable text may be what answers a query.
 
         Raises:
-            RefusedRowError: the first rule that is broken.
+            RefusedRowError: it is the query.
         """
-        check_text(text, "positive", self.max_passage_characters)
         if text == query and not self.query_may_equal_positive:
             raise RefusedRowError(Reason.QUERY_IS_POSITIVE, "positive", query)
 
