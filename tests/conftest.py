@@ -11,6 +11,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import random
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ from retrofit.models.checkpoints import tiny_checkpoint
 # The first example of a process may have to load a model, and the machine may be busy: how long it takes says nothing.
 hypothesis.settings.register_profile("retrofit", deadline=None)
 hypothesis.settings.load_profile("retrofit")
+
+# Tests interrupt processes that they start, which would ignore it where pytest itself was started so (nohup).
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROMPTS: dict[Any, str] = {"query": "query: ", "passage": "passage: "}
 

@@ -128,6 +128,36 @@ def test_a_sweep_that_is_asked_to_end_starts_no_other_job(
     assert row(status(workplace))[:6] == ["train", "–", "–", "1", "–", "2"]
 
 
+DROPPING = """
+import contextlib, os, signal, sys
+from retrofit.analysis import report
+from retrofit.commands import train
+
+write = report.write_report
+
+def write_and_drop(run):
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    write(run)
+
+report.write_report = write_and_drop
+train.main()
+"""
+
+
+def test_an_interrupt_that_is_dropped_in_the_end_of_a_job_ends_the_sweep_before_the_next(
+    tmp_path: Path, small_run: list[str]
+) -> None:
+    workplace = Workplace(tmp_path, small_run)
+    command = [sys.executable, "-c", DROPPING, *small_run, *FEW_STEPS, "seed=0,1,2", "-m"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=workplace.environment, capture_output=True, encoding="utf-8", check=False
+    )
+    assert done.returncode != 0
+    assert list(states(workplace).values()) == ["finished"], done.stderr
+    assert row(status(workplace))[:6] == ["train", "1", "–", "–", "–", "2"]
+
+
 def test_a_killed_sweep_goes_on_and_a_deleted_run_is_made_again_and_no_other(
     tmp_path: Path, small_run: list[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -14,9 +15,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from tests.commands.workplace import Workplace, read_json, same, weights
 
 from retrofit.errors import UserError
+from retrofit.interruption import remember_interrupts
 from retrofit.training.checkpoint_files import CheckpointFiles
 
 EVERY_STEP = ("model.dropout=0.2", "trainer.log_every=1")
@@ -120,6 +123,29 @@ def stops_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Any]:
         monkeypatch.setattr(CheckpointFiles, "save_checkpoint", save_and_stop)
 
     return stop
+
+
+def test_an_interrupt_that_is_dropped_while_a_checkpoint_is_written_ends_the_run(
+    tmp_path: Path, in_process: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = torch.save
+
+    def save_and_drop(*arguments: Any) -> None:
+        with contextlib.suppress(KeyboardInterrupt):  # as copyreg does, when a class is pickled for the first time
+            os.kill(os.getpid(), signal.SIGINT)
+        save(*arguments)
+
+    monkeypatch.setattr(torch, "save", save_and_drop)
+    before = signal.getsignal(signal.SIGINT)
+    remember_interrupts()
+    try:
+        with pytest.raises(SystemExit):
+            in_process(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    (run,) = (tmp_path / "runs" / "train").iterdir()
+    assert read_json(run / "status.json")["state"] == "failed"
+    assert [each.name for each in (run / "checkpoints").iterdir()] == ["step=4.ckpt"]
 
 
 @pytest.mark.parametrize("every", [4, 6])

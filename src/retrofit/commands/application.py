@@ -20,6 +20,7 @@ from omegaconf.errors import InterpolationResolutionError
 from retrofit.artefacts import default_cache
 from retrofit.credentials import has_credentials
 from retrofit.errors import UserError, one_line
+from retrofit.interruption import remember_interrupts
 
 log = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ def command(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], 
         @functools.wraps(function)
         def run(config: DictConfig) -> None:
             register_resolvers()  # a launcher may have started this process
+            remember_interrupts()
             with exits_on_user_error(name):
                 function(config)
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from retrofit.commands.application import as_dictionary, command, quiet_libraries, without_places
 from retrofit.errors import UserError, first_line
+from retrofit.interruption import end_if_interrupted
 
 if TYPE_CHECKING:
     from retrofit.training.run_folder import RunFolder
@@ -64,6 +65,7 @@ def _carry_out_job(config: DictConfig, resolved: dict[str, Any], run: RunFolder)
     """
     from retrofit.training.run_folder import RunInWorkError
 
+    end_if_interrupted()
     if run.is_finished:
         log.info("%s is finished", run.path)
         return

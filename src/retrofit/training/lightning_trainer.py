@@ -20,6 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from retrofit.errors import UserError, one_line
+from retrofit.interruption import end_if_interrupted
 from retrofit.training.checkpoint_files import CheckpointFiles
 from retrofit.training.datamodule import RetrievalDataModule
 from retrofit.training.module import RetrievalModule
@@ -88,13 +89,19 @@ def lightning_trainer(config: Mapping[str, Any], callbacks: Sequence[pl.Callback
         gradient_clip_val=config["optimizer"]["clip_norm"],
         max_epochs=1,
         logger=False,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, _EndWhenInterrupted()],
         enable_progress_bar=settings["progress_bar"],
         enable_model_summary=False,
         plugins=[CheckpointFiles(settings["keep_checkpoints"])],
         use_distributed_sampler=False,
         default_root_dir=folder,
     )
+
+
+class _EndWhenInterrupted(pl.Callback):
+    def on_train_batch_start(self, *_: Any) -> None:
+        """End the training before a step if an interrupt was dropped in the one before, or in its checkpoint."""
+        end_if_interrupted()
 
 
 def _strategy(settings: Mapping[str, Any]) -> Strategy | str:
