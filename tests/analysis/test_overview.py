@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from markupsafe import escape
 from tests.analysis.finding_folders import FINDINGS as IDS
 from tests.analysis.finding_folders import grid, write_experiments, write_results
 from tests.analysis.headless_chromium import CHROMIUM, Browser, chromium
@@ -20,8 +21,9 @@ from retrofit.analysis.drawing import INK
 from retrofit.analysis.figures import signed
 from retrofit.analysis.finding_results import SweepResults
 from retrofit.analysis.findings import FINDINGS
-from retrofit.analysis.overview import PAGE, Written, write_findings, write_sweep
+from retrofit.analysis.overview import PAGE, Written, read_experiments, write_findings, write_sweep
 from retrofit.analysis.overview_figures import loss_curves
+from retrofit.analysis.verdicts import verdict
 from retrofit.errors import UserError
 
 BROWSER_MISSING = "Chromium is not installed: 'apt-get install chromium' makes this test run"
@@ -47,6 +49,13 @@ def test_every_finding_has_its_verdict_with_what_it_rests_on(page: str, measured
     assert measured[1].verdicts == dict.fromkeys(IDS[:4], "reproduced") | {"F5": "partly"}
     assert text.count("decisive") == len(IDS)
     assert "(not measured)" in text
+
+
+def test_each_sentence_of_a_verdict_stands_by_itself(page: str, measured: tuple[Path, Written]) -> None:
+    for id_, results in read_experiments(measured[0]).items():
+        said = verdict(id_, results)
+        assert len(said.sentences) > (id_ in ("F2", "F4"))
+        assert all(f"<li>{escape(sentence)}</li>" in page for sentence in said.sentences)
 
 
 def test_figures_of_the_tables_are_those_of_the_files(page: str, measured: tuple[Path, Written]) -> None:

@@ -106,21 +106,26 @@ class Verdict:
 
     Attributes:
         verdict: ``reproduced``, ``partly``, ``not reproduced`` or ``not measured``.
-        sentence: why, with the figures.
+        sentences: why, with the figures.
         checks: what the verdict rests on.
     """
 
     verdict: str
-    sentence: str
+    sentences: tuple[str, ...]
     checks: tuple[Check, ...]
 
+    @property
+    def sentence(self) -> str:
+        """All sentences in one."""
+        return " ".join(self.sentences)
+
     @classmethod
-    def from_checks(cls, checks: Sequence[Check], sentence: str) -> Verdict:
+    def from_checks(cls, checks: Sequence[Check], sentences: Sequence[str]) -> Verdict:
         """Return the verdict that checks come to.
 
         Args:
             checks: at least one of them decisive.
-            sentence: what was measured.
+            sentences: what was measured.
         """
         decisive = [check.holds for check in checks if check.decisive]
         if all(held is None for held in decisive):
@@ -129,4 +134,4 @@ class Verdict:
             verdict = NOT_REPRODUCED
         else:
             verdict = REPRODUCED if all(check.holds for check in checks) else PARTLY
-        return cls(verdict, sentence, tuple(checks))
+        return cls(verdict, tuple(sentences), tuple(checks))

@@ -165,7 +165,7 @@ def _finding(id_: str, results: SweepResults | None, figure: Figure | None) -> d
         "claim": finding.claim,
         "verdict": said.verdict,
         "sign": _SIGNS.get(said.verdict, "✗"),
-        "sentence": said.sentence,
+        "sentences": said.sentences,
         "checks": [
             {"says": check.says, "decisive": check.decisive,
              "sign": "–" if check.holds is None else "✓" if check.holds else "✗",
@@ -181,7 +181,7 @@ def _other(sweep: str, results: SweepResults, figure: Figure) -> dict[str, Any]:
     """Return the section of a sweep that answers no finding of the paper."""
     id_ = f"S-{_slug(sweep)}"
     return {
-        "id": id_, "name": words(sweep), "question": "", "claim": "", "verdict": "", "sign": "", "sentence": "",
+        "id": id_, "name": words(sweep), "question": "", "claim": "", "verdict": "", "sign": "", "sentences": (),
         "checks": [], "figure": _drawn(figure, f"{id_}-main", wording(sweep)), "sweeps": [_sweep(id_, results, sweep)],
     }  # fmt: skip
 

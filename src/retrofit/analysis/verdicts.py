@@ -48,13 +48,13 @@ def verdict(finding: str, results: SweepResults | None) -> Verdict:
         finding: its id.
         results: of its sweeps; None where there are none.
     """
-    missing = Verdict(NOT_MEASURED, f"There are no results in experiments/{FINDINGS[finding].folder} yet.", ())
+    missing = Verdict(NOT_MEASURED, (f"There are no results in experiments/{FINDINGS[finding].folder} yet.",), ())
     if results is None:
         return missing
     present = [sweep for sweep in FINDINGS[finding].sweeps if sweep in results.sweeps]
     measured = [sweep for sweep in present if results.seeds(sweep) >= SEVERAL]
     if present and not measured:
-        return Verdict(NOT_MEASURED, "There is one seed only, which tells no finding from chance.", ())
+        return Verdict(NOT_MEASURED, ("There is one seed only, which tells no finding from chance.",), ())
     return RULES[finding](results.of(measured)) if measured else missing
 
 
@@ -240,8 +240,8 @@ def _diversity(results: SweepResults) -> Verdict:
         Check(f"more tasks add more than more languages: {_told_effect(over)}", _up(over), decisive=True),
         Check(f"more tasks add something: {_told_effect(tasks)}", _up(tasks)),
     ]
-    sentence = f"At equal budget, over all held-out queries, {_told_effects(results, DIVERSITY, effects)}."
-    return _verdict(checks, [sentence, *_diversity_of_longer_training(results)])
+    told_effects = _told_effects(results, DIVERSITY, effects, "At equal budget, over all held-out queries,")
+    return _verdict(checks, [*told_effects, *_diversity_of_longer_training(results)])
 
 
 def _diversity_of_longer_training(results: SweepResults) -> list[str]:
@@ -259,17 +259,18 @@ def _diversity_of_longer_training(results: SweepResults) -> list[str]:
     ]
     effects = diversity_effects(results, LONGER)
     if effects is not None:
-        sentences.append(f"In {steps} steps {_told_effects(results, LONGER, effects)}.")
+        sentences += _told_effects(results, LONGER, effects, f"In {steps} steps")
     return sentences
 
 
-def _told_effects(results: SweepResults, sweep: str, effects: Effects) -> str:
-    return (
-        f"{_span(effects.first, 'tasks')} add {_told_effect(effects.first)}, {_span(effects.second, 'languages')} "
-        f"{_told_effect(effects.second)}; the difference is {_told_effect(effects.first_over_second)}, the interaction "
+def _told_effects(results: SweepResults, sweep: str, effects: Effects, where: str) -> list[str]:
+    return [
+        f"{where} {_span(effects.first, 'tasks')} add {_told_effect(effects.first)}, "
+        f"{_span(effects.second, 'languages')} {_told_effect(effects.second)}.",
+        f"The difference is {_told_effect(effects.first_over_second)}, the interaction "
         f"{_told_effect(effects.interaction)}, {told_p(effects.p_interaction)} for all its terms "
-        f"({results.seeds(sweep)} seeds as blocks, {effects.degrees} degrees of freedom)"
-    )
+        f"({results.seeds(sweep)} seeds as blocks, {effects.degrees} degrees of freedom).",
+    ]
 
 
 def _span(effect: Effect, what: str) -> str:
@@ -335,7 +336,7 @@ def _check(says: str, contrast: Contrast | None, decisive: bool = False) -> Chec
 
 
 def _verdict(checks: list[Check], sentences: list[str]) -> Verdict:
-    return Verdict.from_checks(checks, " ".join(sentences) or "What decides it has not been measured.")
+    return Verdict.from_checks(checks, sentences or ["What decides it has not been measured."])
 
 
 def _listed(names: Iterable[str]) -> str:
