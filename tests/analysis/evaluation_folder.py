@@ -60,7 +60,8 @@ def scores(made: MadeUp) -> pd.DataFrame:
                 values = start + change + noise.normal(0, 0.05, items)
             columns = {"model": model, "suite": made.suites.get(suite, suite), "kind": kind, "task": task,
                        "query_language": query, "document_language": document,
-                       "item_id": [str(item) for item in range(items)]}  # fmt: skip
+                       "item_id": [str(item) for item in range(items)],
+                       "item_group": [f"{task} {query} {item}" for item in range(items)]}  # fmt: skip
             frames.append(pd.DataFrame({**columns, "metric": METRICS[kind], "value": values}))
             if kind == "sts":
                 frames.append(pd.DataFrame({**columns, "metric": "gold", "value": gold}))

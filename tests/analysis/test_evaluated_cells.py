@@ -37,7 +37,7 @@ def rows_of(key: tuple[str, ...], model: str, items: int, metrics: list[str], se
     gold = np.arange(items) / 4
     return [
         {"model": model, "suite": suite, "kind": kind, "task": task, "query_language": query,
-         "document_language": document, "item_id": f"i{item}", "metric": metric,
+         "document_language": document, "item_id": f"i{item}", "item_group": f"{query} {item % 2}", "metric": metric,
          "value": gold[item] if metric == GOLD else generator.random()}
         for metric in metrics for item in range(items)
     ]  # fmt: skip
@@ -69,6 +69,8 @@ def test_cells_are_those_of_a_dictionary_in_whatever_order_rows_stand(
         if key[1] == "clustering":  # repetitions on the same texts are one item
             scored = scored.mean(axis=0, keepdims=True)
         np.testing.assert_array_equal(cell.values, scored)
+        alike = [f"{key[3]} {item % 2}" for item in range(items)]
+        assert cell.groups.tolist() == ([key[3]] if key[1] == "clustering" else alike)
         expected = [value[*key, cell.models[0], GOLD, name] for name in names] if key[1] == "sts" else None
         assert (None if cell.gold is None else cell.gold.tolist()) == expected
 
@@ -95,6 +97,7 @@ def test_a_run_has_the_scores_of_its_base_and_of_what_became_of_it(tmp_path: Pat
     cell = {"suite": "held_out", "task": "help", "query_language": "NA", "document_language": "en"}
     for model, values in (("base", [0.25, 0.5]), ("retrofitted", [0.75, 1.0])):
         frame = pd.DataFrame([{**cell, "query_id": str(place), "ndcg_at_10": v} for place, v in enumerate(values)])
+        frame = frame.assign(query_group=["second", "first"])
         frame[::-1].to_parquet(tmp_path / f"queries_{model}.parquet")
     manifest = '{"pairs_by_task_and_language": [{"task": "help", "language": "de", "document_language": "en"}]}'
     (tmp_path / "data_manifest.json").write_text(manifest, encoding="utf-8")
@@ -104,6 +107,7 @@ def test_a_run_has_the_scores_of_its_base_and_of_what_became_of_it(tmp_path: Pat
     (read,) = found.cells
     assert (read.suite, read.kind, read.task, read.query_language) == ("held_out", "retrieval", "help", "NA")
     assert (read.models, read.values.tolist()) == (("base", "retrofitted"), [[0.25, 0.75], [0.5, 1.0]])
+    assert read.groups.tolist() == ["second", "first"]
     assert (found.reference, found.language_groups) == ("base", {"north": ["fi"]})
     assert found.training.values.tolist() == [["retrofitted", "help", "de", "en"]]
     (tmp_path / "queries_base.parquet").unlink()

@@ -35,6 +35,7 @@ def write_run(folder: Path, changes: dict[tuple[str, str], float], noise: float 
             "query_language": language,
             "document_language": language,
             "query_id": str(query),
+            "query_group": f"{task} {query}",
         }
         for suite, task, language in CELLS
         for query in range(60)
@@ -125,8 +126,8 @@ def test_peers_are_not_judged(tmp_path: Path) -> None:
     ],
 )
 def test_a_language_is_found_however_it_is_spelled(code: str, group: str) -> None:
-    cell = Cell("suite", "retrieval", "task", code, code, ("base",), np.zeros((1, 1)), None)
-    other = Cell("suite", "retrieval", "task", "zh-Hant", "zh-Hant", ("base",), np.zeros((1, 1)), None)
+    cell = Cell("suite", "retrieval", "task", code, code, ("base",), np.zeros((1, 1)), None, np.array(["g"]))
+    other = Cell("suite", "retrieval", "task", "zh-Hant", "zh-Hant", ("base",), np.zeros((1, 1)), None, np.array(["g"]))
     columns = ["task", "query_language", "document_language"]
     found = named_languages([cell, other], pd.DataFrame(columns=columns), {"ours": [group], "none": ["sw"]})
     assert found == {"ours": [cell]}
@@ -134,7 +135,7 @@ def test_a_language_is_found_however_it_is_spelled(code: str, group: str) -> Non
 
 @pytest.mark.parametrize(("code", "group"), [("nn", "no"), ("yue", "zh-Hans"), ("und", "en"), ("arz", "ar")])
 def test_a_language_is_not_taken_for_another(code: str, group: str) -> None:
-    cell = Cell("suite", "retrieval", "task", code, code, ("base",), np.zeros((1, 1)), None)
+    cell = Cell("suite", "retrieval", "task", code, code, ("base",), np.zeros((1, 1)), None, np.array(["g"]))
     columns = ["task", "query_language", "document_language"]
     assert named_languages([cell], pd.DataFrame(columns=columns), {"ours": [group]}) == {}
 

@@ -30,12 +30,13 @@ def test_no_sentence_has_two_translations_in_the_pool() -> None:
 
 def test_every_two_languages_are_a_task() -> None:
     pairs = [
+        Pair("Tee", ("tea",), "bitext", "de", "en", "s", "h", "test"),
         Pair("Tee", ("tea",), "bitext", "de", "en", "s", "g", "test"),
         Pair("milk", ("Milch",), "bitext", "en", "de", "s", "g", "test"),
         Pair("one language", ("only",), "help", "en", "en", "s", "g", "test"),
     ]
     first, second = bitext(pairs)
-    assert first == BitextTask("s", "bitext", "de", "en", ["Tee"], ["tea"])
+    assert first == BitextTask("s", "bitext", "de", "en", ["Tee"], ["tea"], ["g"])
     assert (second.query_language, second.sentences, second.translations) == ("en", ["milk"], ["Milch"])
     with pytest.raises(UserError, match=r"^evaluation\.suites\.s\.tasks: none of their pairs is in two languages"):
         bitext(pairs, tasks=["help"])
@@ -73,9 +74,10 @@ QRELS = "".join(f"q{number}\td{number}\t1\n" for number in range(4))
 
 
 def test_every_language_of_a_folder_is_a_task(tmp_path: Path) -> None:
-    folder = beir(tmp_path / "pairs", CORPUS, QUERIES, QRELS)
+    grouped = [row | {"group": "both"} if row["_id"] == "d2" else row for row in CORPUS]
+    folder = beir(tmp_path / "pairs", grouped, QUERIES, QRELS)
     german, french = bitext_tasks_from_folder(folder, "s")
-    assert german == BitextTask("s", "pairs", "de", "en", ["Text 0", "Text 2"], ["text 0", "text 2"])
+    assert german == BitextTask("s", "pairs", "de", "en", ["Text 0", "Text 2"], ["text 0", "text 2"], ["d0", "both"])
     assert french.translations == ["text 3", "text 1"]
     (one,) = bitext_tasks_from_folder(folder, "s", languages=["fr"], max_queries=1)
     assert one.sentences == ["Text 3"]

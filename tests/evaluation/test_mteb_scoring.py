@@ -20,7 +20,7 @@ from retrofit.evaluation import mteb_scoring
 from retrofit.evaluation.evaluate import evaluate
 from retrofit.evaluation.metrics import METRICS
 from retrofit.evaluation.mteb_models import encode_options, mteb_model
-from retrofit.evaluation.mteb_scoring import ITEM_SCHEMA, LEXICAL_KINDS, TaskScores, score_task
+from retrofit.evaluation.mteb_scoring import ITEM_SCHEMA, LEXICAL_KINDS, TaskScores, item_groups, score_task
 from retrofit.evaluation.mteb_tasks import MAIN_METRIC, mteb_task
 from retrofit.evaluation.tasks import BitextTask, ClassificationTask, ClusteringTask, RetrievalTask, SimilarityTask
 from retrofit.evaluation.text_embeddings import TextEmbeddings
@@ -165,13 +165,17 @@ def test_candidates_are_put_in_order(encoder: BiEncoder) -> None:
 def test_bitext_is_the_nearest_translation(encoder: BiEncoder) -> None:
     sentences = [f"{word} {number}" for number in range(5) for word in WORDS["de"]]
     translations = [f"{word} {number}" for number in range(5) for word in WORDS["en"]]
-    scores = score_task(BitextTask("s", "t", "de", "en", sentences, translations), embeddings(encoder))
+    task = BitextTask("s", "t", "de", "en", sentences, translations, [f"{text} in all languages" for text in sentences])
+    scores = score_task(task, embeddings(encoder))
     nearest = np.argmax(encoder.encode(sentences, "query") @ encoder.encode(translations, "query").T, axis=1)
     right = nearest == np.arange(len(sentences))
     assert 0 < right.sum() < len(right)
     assert items(scores, "accuracy") == {
         shown_id(content_id(text)): float(found) for text, found in zip(sentences, right, strict=True)
     }
+    assert item_groups(task) == {shown_id(content_id(text)): f"{text} in all languages" for text in sentences}
+    assert item_groups(task).keys() == items(scores, "accuracy").keys()
+    assert item_groups(replace(task, groups=())) == {}
     assert scores.values["accuracy"] == pytest.approx(right.mean(), abs=1e-6)
     expected = f1_score(np.arange(len(sentences)), nearest, average="weighted", zero_division=0)
     assert scores.values[MAIN_METRIC["bitext"]] == pytest.approx(expected, abs=1e-6)

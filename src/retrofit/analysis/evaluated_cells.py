@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from retrofit.analysis.clustered import QUERY_GROUP
 from retrofit.analysis.significance import CELL
 from retrofit.errors import UserError, one_line
 
@@ -52,6 +53,7 @@ class Cell:
         models: the models that were measured on it.
         values: float64 ``[items, models]``, the items in the same order for all models.
         gold: of ``sts``, what people say, float64 ``[items]``.
+        groups: of each item, what it belongs together with others by, in all of the suite, object ``[items]``.
     """
 
     suite: str
@@ -62,6 +64,7 @@ class Cell:
     models: tuple[str, ...]
     values: np.ndarray
     gold: np.ndarray | None
+    groups: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ class Evaluation:
         tables = []
         for model in models:
             path = folder / f"queries_{model}.parquet"
-            queries = _parquet(path, [*CELL, "query_id", metric])
-            columns = [*CELL, "item_id", "value"]
+            queries = _parquet(path, [*CELL, "query_id", QUERY_GROUP, metric])
+            columns = [*CELL, "item_id", "item_group", "value"]
             fixed = {"model": model, "kind": "retrieval", "metric": metric}
             queries = queries.rename_columns(columns)
             for name, value in fixed.items():
@@ -194,7 +197,7 @@ def _text(path: Path) -> str:
 def _scores(path: Path) -> pa.Table:
     """Return the scores of the metrics that items are compared by."""
     needed = pa.array([*set(METRIC_BY_KIND.values()), GOLD])
-    columns = ["model", *CELL, "kind", "item_id", "metric", "value"]
+    columns = ["model", *CELL, "kind", "item_id", "item_group", "metric", "value"]
     return _parquet(path, columns, pc.field("metric").isin(needed))
 
 
@@ -209,7 +212,7 @@ def _cells(scores: pa.Table, where: str) -> Iterator[Cell]:
     """Yield the cells of scores in order: by suite, kind, task and languages."""
     keys = ["suite", "kind", "task", "query_language", "document_language"]
     codes, names = {}, {}
-    for column in (*keys, "model", "item_id", "metric"):
+    for column in (*keys, "model", "item_id", "item_group", "metric"):
         encoded = scores[column].combine_chunks().dictionary_encode()
         if isinstance(encoded, pa.ChunkedArray):
             encoded = encoded.combine_chunks()
@@ -227,19 +230,21 @@ def _cells(scores: pa.Table, where: str) -> Iterator[Cell]:
         key = {column: str(names[column][sorted_codes[column][start]]) for column in keys}
         if key["kind"] not in METRIC_BY_KIND:
             raise UserError(f"{where}: kind {key['kind']!r}: expected one of {', '.join(METRIC_BY_KIND)}")
-        part = {column: sorted_codes[column][start:end] for column in ("metric", "model", "item_id")}
+        part = {column: sorted_codes[column][start:end] for column in ("metric", "model", "item_id", "item_group")}
         cell = f"{where}: {', '.join(key.values())}"
         matrices = {
             metric: _matrix(part, names["metric"] == metric, values[start:end], names["model"], f"{cell}, {metric}")
             for metric in ([METRIC_BY_KIND[key["kind"]]] + ([GOLD] if key["kind"] == "sts" else []))
         }
-        models, scored = matrices[METRIC_BY_KIND[key["kind"]]]
+        metric = METRIC_BY_KIND[key["kind"]]
+        models, scored = matrices[metric]
+        groups = names["item_group"][part["item_group"][names["metric"][part["metric"]] == metric][: len(scored)]]
         gold = matrices[GOLD][1][:, 0] if GOLD in matrices else None
         if gold is not None and len(gold) != len(scored):
             raise UserError(f"{cell}: expected gold for every cosine; evaluate again")
         if key["kind"] == "clustering":
-            scored = scored.mean(axis=0, keepdims=True)
-        yield Cell(**key, models=models, values=scored, gold=gold)
+            scored, groups = scored.mean(axis=0, keepdims=True), np.array([key["query_language"]], dtype=object)
+        yield Cell(**key, models=models, values=scored, gold=gold, groups=groups)
 
 
 def _matrix(

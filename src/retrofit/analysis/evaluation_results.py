@@ -11,17 +11,16 @@ import numpy as np
 import pandas as pd
 
 from retrofit.analysis.evaluated_cells import METRIC_BY_KIND, Cell, Evaluation
+from retrofit.analysis.group_draws import GroupDraws, named_generator
 from retrofit.analysis.retention import domain, named_languages, named_tasks, verdict
 from retrofit.analysis.significance import (
     FLIPS,
     RESAMPLES,
     bootstrap_correlations,
-    bootstrap_sums,
     cell_weights,
     cohens_d,
     cohens_q,
     draw_seeds,
-    flipped_sums,
     holm,
     mean_of_seeds,
     percentile_interval,
@@ -29,7 +28,7 @@ from retrofit.analysis.significance import (
     swapped_correlations,
     two_sided_p,
 )
-from retrofit.artefacts import fingerprint, write_text
+from retrofit.artefacts import write_text
 
 COMPARISON, TABLE, RETENTION = "comparison.csv", "table.csv", "retention.csv"
 
@@ -149,7 +148,7 @@ def compare(evaluation: Evaluation) -> EvaluationComparison:
     Means are of tasks, of the task's language pairs, of their items; over several suites, of these.
     """
     names = list(evaluation.models)
-    seeds = {name: draw_seeds(len(its), _generator(name)) for name, its in evaluation.models.items()}
+    seeds = {name: draw_seeds(len(its), named_generator(name)) for name, its in evaluation.models.items()}
     # Cells come suite by suite: a group whose last cell was added is done with, and its draws can go.
     groups = list(_groups(evaluation))
     open_groups: dict[int, Figures] = {}
@@ -159,8 +158,11 @@ def compare(evaluation: Evaluation) -> EvaluationComparison:
         for number in group.weights:
             of_cell.setdefault(number, []).append(place)
     done: dict[int, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {}
+    draws = GroupDraws("")
     for number, cell in enumerate(evaluation.cells):
-        figures = _figures(cell, evaluation, seeds)
+        if cell.suite != draws.suite:
+            draws = GroupDraws(cell.suite)
+        figures = _figures(cell, evaluation, seeds, draws)
         for place in of_cell[number]:
             total = open_groups.setdefault(place, Figures.empty(len(names)))
             total.add(figures, groups[place].weights[number])
@@ -231,18 +233,17 @@ def _units(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
     return units
 
 
-def _figures(cell: Cell, evaluation: Evaluation, seeds: dict[str, np.ndarray]) -> Figures:
+def _figures(cell: Cell, evaluation: Evaluation, seeds: dict[str, np.ndarray], draws: GroupDraws) -> Figures:
     """Return what models came to on a cell."""
-    generator = _generator(cell.suite, cell.kind, cell.task, cell.query_language, cell.document_language)
+    generator = named_generator(cell.suite, cell.kind, cell.task, cell.query_language, cell.document_language)
     figures = Figures.empty(len(evaluation.models), np.nan)
     columns = {
         place: [cell.models.index(model) for model in its]
         for place, its in enumerate(evaluation.models.values())
         if set(its) <= set(cell.models)
     }
-    items = len(cell.values)
     if cell.gold is None:
-        values, resampled = cell.values.mean(axis=0), bootstrap_sums(cell.values, generator) / items
+        values, resampled = cell.values.mean(axis=0), draws.resampled_means(cell.values, cell.groups)
     else:
         values = spearman(cell.values, cell.gold)
         resampled = bootstrap_correlations(cell.values, cell.gold, generator)
@@ -256,8 +257,7 @@ def _figures(cell: Cell, evaluation: Evaluation, seeds: dict[str, np.ndarray]) -
     if cell.gold is None and others:
         means = {place: cell.values[:, its].mean(axis=1) for place, its in columns.items()}
         differences = np.stack([means[place] - means[reference] for place in others], axis=1)
-        told_apart = differences[(differences != 0).any(axis=1)]  # of the others no sign changes a sum
-        figures.exchanged[:, others] = flipped_sums(told_apart, generator) / items if len(told_apart) else 0
+        figures.exchanged[:, others] = draws.exchanged_means(differences, cell.groups)
         figures.squares[others] = (differences**2).mean(axis=0)
     elif cell.gold is not None and others:
         pairs = [(place, ours, theirs) for place in others for ours in columns[place] for theirs in columns[reference]]
@@ -312,12 +312,7 @@ def _rows(group: Group, figures: Figures, evaluation: Evaluation) -> tuple[list[
 
 
 def _interval(draws: np.ndarray, cells: Sequence[Cell]) -> tuple[float, float]:
-    """Return the 95% interval of draws; NaN where no cell has items that could be others."""
-    if all(len(cell.values) == 1 for cell in cells):
+    """Return the 95% interval of draws; NaN where no cell has groups of items that could be others."""
+    if all(len(set(cell.groups)) == 1 for cell in cells):
         return np.nan, np.nan
     return percentile_interval(draws)
-
-
-def _generator(*names: str) -> np.random.Generator:
-    """Return a generator of its own for what has these names."""
-    return np.random.default_rng(int(fingerprint(list(names)), 16))

@@ -1,8 +1,9 @@
 """Whether models differ: paired bootstrap, paired randomisation, Holm's correction and effect sizes.
 
-A cell is what one task holds in one pair of languages; its items (queries, sentences, pairs of an STS task) are drawn
-anew, or exchanged between models, within the cell and for all models alike. What a cell gives is linear in its draws,
-so a mean over cells has as its draws the same mean of theirs.
+A cell is what one task holds in one pair of languages; its items are drawn anew, or exchanged between models, within
+the cell and for all models alike: queries and sentences by groups (:mod:`retrofit.analysis.group_draws`), pairs of an
+STS task one by one. What a cell gives is linear in its draws, so a mean over cells has as its draws the same mean of
+theirs.
 """
 
 from __future__ import annotations
@@ -32,19 +33,6 @@ def draw_counts(resamples: int, items: int, generator: np.random.Generator) -> n
     drawn += np.arange(resamples)[:, None] * items
     counts: np.ndarray = np.bincount(drawn.ravel(), minlength=resamples * items)
     return counts.reshape(resamples, items)
-
-
-def bootstrap_sums(values: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return the sums of resampled items, float64 ``[RESAMPLES, columns]``; all columns are resampled alike.
-
-    Args:
-        values: float ``[items, columns]``, of one cell.
-        generator: draws the items.
-    """
-    parts = [
-        draw_counts(rows, len(values), generator).astype(np.float64) @ values for rows in _rows(RESAMPLES, len(values))
-    ]
-    return np.concatenate(parts)
 
 
 def flipped_sums(differences: np.ndarray, generator: np.random.Generator) -> np.ndarray:

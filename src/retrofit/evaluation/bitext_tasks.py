@@ -45,7 +45,8 @@ def bitext_tasks_from_pairs(
         if language != document_language:
             found = sorted(reader.rows(members), key=lambda row: row["query_id"])
             sentences, translations = one_to_one(((row["query"], row["positives"]) for row in found), max_sentences)
-            result.append(BitextTask(suite, task, language, document_language, sentences, translations))
+            groups = _groups(sentences, ((row["query"], row["group"]) for row in found))
+            result.append(BitextTask(suite, task, language, document_language, sentences, translations, groups))
     if not result:
         raise UserError(f"evaluation.suites.{suite}.tasks: none of their pairs is in two languages")
     return result
@@ -77,7 +78,10 @@ def bitext_tasks_from_folder(
         for document_language, known in sorted(by_language.items()):
             if document_language != language:
                 sentences, translations = one_to_one(known, max_queries)
-                result.append(BitextTask(suite, read.name, language, document_language, sentences, translations))
+                groups = _groups(sentences, ((read.queries[query].text, read.query_group(query)) for query in queries))
+                result.append(
+                    BitextTask(suite, read.name, language, document_language, sentences, translations, groups)
+                )
     if not result:
         raise UserError(
             f"{FOLDERS_KEY}={folder}: no query has a document in another language; expected a bitext (kind)"
@@ -105,6 +109,14 @@ def one_to_one(known: Iterable[Known], most: int | None) -> tuple[list[str], lis
             taken[sentence] = translations[0]
             seen.update(translations)
     return list(taken), list(taken.values())
+
+
+def _groups(sentences: Sequence[str], known: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the group of each sentence, the first by name of several."""
+    groups: dict[str, str] = {}
+    for sentence, group in known:
+        groups[sentence] = min(group, groups.get(sentence, group))
+    return [groups[sentence] for sentence in sentences]
 
 
 def _translations(folder: JudgedFolder, query: str) -> dict[str, list[str]]:

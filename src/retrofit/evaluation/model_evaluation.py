@@ -23,7 +23,7 @@ from retrofit.errors import UserError
 from retrofit.evaluation.evaluated_model import EvaluatedModel
 from retrofit.evaluation.evaluated_suites import EvaluatedSuite, TaskKey, suites_of
 from retrofit.evaluation.leakage import COLUMNS, CONFIG, LEAKAGE, leakage, training_strata, training_texts
-from retrofit.evaluation.mteb_scoring import ITEM_SCHEMA
+from retrofit.evaluation.mteb_scoring import ITEM_SCHEMA, item_groups
 from retrofit.evaluation.text_embeddings import TextEmbeddings
 from retrofit.models import embeddings
 from retrofit.models.bm25 import LexicalSearcher
@@ -76,7 +76,7 @@ def evaluate_models(config: Mapping[str, Any], models: Sequence[EvaluatedModel])
             measured.setdefault(model.name, []).append(session.measure(suite))
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
-    _write_results(folder, models, measured)
+    _write_results(folder, models, suites, measured)
     _write_leakage(folder, models, suites, same, config["paths"]["cache"])
     trained = [
         (name, *stratum)
@@ -138,6 +138,17 @@ def _labelled(table: pa.Table, labels: Mapping[str, str]) -> pa.Table:
     return pa.table([*columns, *table.columns], names=[*labels, *table.column_names])
 
 
+def _with_groups(items: pa.Table, suite: EvaluatedSuite) -> pa.Table:
+    """Return the items of a suite with what they belong together by; one that has nothing is by itself."""
+    groups = {
+        (*(getattr(task, name) for name in CELL), item): group
+        for task in suite.tasks
+        for item, group in item_groups(task).items()
+    }
+    keys = zip(*(items[name].to_pylist() for name in (*CELL, "item_id")), strict=True)
+    return items.append_column("item_group", pa.array([groups.get(key, key[-1]) for key in keys], pa.string()))
+
+
 def _no_items() -> pa.Table:
     return _labelled(ITEM_SCHEMA.empty_table(), dict.fromkeys(CELL, ""))
 
@@ -172,13 +183,19 @@ def _writable(folder: Path) -> Path:
     return folder
 
 
-def _write_results(folder: Path, models: Sequence[EvaluatedModel], measured: Mapping[str, Sequence[Path]]) -> None:
+def _write_results(
+    folder: Path,
+    models: Sequence[EvaluatedModel],
+    suites: Sequence[EvaluatedSuite],
+    measured: Mapping[str, Sequence[Path]],
+) -> None:
     items, values, about = [], [], []
     configurations = _configurations(models)
     for model in models:
         parts = measured[model.name]
         named = {"model": model.name}
-        items += [_labelled(pq.read_table(part / SCORES), named) for part in parts]
+        for part, suite in zip(parts, suites, strict=True):
+            items.append(_labelled(_with_groups(pq.read_table(part / SCORES), suite), named))
         values += [pd.read_parquet(part / _VALUES).assign(**named) for part in parts]
         spent = [json.loads((part / _ENCODING).read_text(encoding="utf-8")) for part in parts]
         texts, seconds = (sum(part[name] for part in spent) for name in ("texts", "seconds"))

@@ -200,6 +200,17 @@ def _items(task: Task, scores: Mapping[str, Any], predictions: Any) -> ItemRows:
             raise TypeError(f"{type(task).__name__} has no predictions")
 
 
+def item_groups(task: Task) -> Mapping[str, str]:
+    """Return by item what it belongs together with others by, of the items of :class:`TaskScores` that have that."""
+    match task:
+        case RetrievalTask():
+            return task.groups
+        case BitextTask() if task.groups:
+            return {_text_id(text): group for text, group in zip(task.sentences, task.groups, strict=True)}
+        case _:
+            return {}
+
+
 def _transposed(repetitions: Sequence[Sequence[int]]) -> Iterator[tuple[int, ...]]:
     return zip(*repetitions, strict=True)
 

@@ -56,6 +56,8 @@ class BitextTask:
         document_language: language of the translations.
         sentences: texts, all different.
         translations: of each sentence, in its place; all different.
+        groups: of each sentence, in its place, what it belongs together with those of other languages by. Without any,
+            a sentence is by itself.
     """
 
     suite: str
@@ -64,6 +66,7 @@ class BitextTask:
     document_language: str
     sentences: Sequence[str]
     translations: Sequence[str]
+    groups: Sequence[str] = ()
 
     kind = "bitext"
 
