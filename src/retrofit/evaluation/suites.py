@@ -16,6 +16,7 @@ from retrofit.evaluation.evaluate import evaluate, read_results, write_results
 from retrofit.evaluation.suite_tasks import suite_identity, tasks_of_suite
 from retrofit.evaluation.tasks import RetrievalTask
 from retrofit.models.bi_encoder import BiEncoder
+from retrofit.models.embeddings import CODE_VERSION as EMBEDDINGS_VERSION
 from retrofit.models.precision import EncodingSettings
 
 CODE_VERSION = 8  # raise it whenever the same model, data and suite would give other results
@@ -45,6 +46,7 @@ def evaluate_tasks(
     """
     inputs = {
         "version": CODE_VERSION,
+        "embeddings": EMBEDDINGS_VERSION,
         "weights": weights,
         "pooling": encoder.pooling,
         "prompts": dict(encoder.prompts),

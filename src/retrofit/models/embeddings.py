@@ -21,7 +21,7 @@ from retrofit.engine import LOCAL, Engine
 from retrofit.models.bi_encoder import Kind, Precision
 from retrofit.models.precision import EncodingSettings
 
-CODE_VERSION = 3  # raise it whenever the same model and text would give another embedding
+CODE_VERSION = 4  # raise it whenever the same model and text would give another embedding
 
 IDS = "ids.npy"
 VECTORS = "vectors.npy"

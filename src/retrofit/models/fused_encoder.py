@@ -47,6 +47,7 @@ class FusedEncoder:
         """
         self.backbone = backbone
         self.dtype = dtype
+        self._learns = learns
         plain: Any = plain_backbone(backbone)
         _check_kind(plain)
         self._embeddings: nn.Module = plain.embeddings
@@ -76,7 +77,7 @@ class FusedEncoder:
         embedded = self._embeddings(input_ids=packed.input_ids[None], position_ids=self._positions(packed)[None])
         hidden: Tensor = embedded[0].to(self.dtype)
         for layer, its_weights in zip(self._layers, weights, strict=True):
-            hidden = run_layer(hidden, layer, its_weights, packed)
+            hidden = run_layer(hidden, layer, its_weights, packed, self._learns)
         return hidden
 
     def _positions(self, packed: PackedTexts) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from retrofit.models.packed_attention import attend, attend_backward
+from retrofit.models.packed_attention import attend, attend_backward, attend_to_encode
 from retrofit.models.packing import PackedTexts
 
 
@@ -186,9 +186,15 @@ class _Kept(NamedTuple):
     output_deviation: Tensor
 
 
-def _forward(inputs: Tensor, weights: LayerWeights, packed: PackedTexts) -> tuple[Tensor, _Kept, list[Tensor]]:
+def _forward(
+    inputs: Tensor, weights: LayerWeights, packed: PackedTexts, learns: bool
+) -> tuple[Tensor, _Kept, list[Tensor]]:
     projections = functional.linear(inputs, weights.projections, weights.projections_bias)
-    attended, by_head = attend(projections, packed, weights.heads)
+    by_head: list[Tensor] = []
+    if learns:
+        attended, by_head = attend(projections, packed, weights.heads)
+    else:
+        attended = attend_to_encode(projections, packed, weights.heads)
     attention_sum = functional.linear(attended, *weights.attention_output).add_(inputs)
     between, attention_mean, attention_deviation = weights.attention_norm(attention_sum)
     wide = functional.linear(between, *weights.intermediate)
@@ -216,7 +222,7 @@ class _FusedLayer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weights: LayerWeights, packed: PackedTexts, *tensors: Tensor | None) -> Any:
-        outputs, kept, by_head = _forward(inputs, weights, packed)
+        outputs, kept, by_head = _forward(inputs, weights, packed, learns=True)
         ctx.save_for_backward(*tensors, *kept, *by_head)
         ctx.weights, ctx.packed, ctx.n_tensors = weights, packed, len(tensors)
         return outputs
@@ -329,7 +335,7 @@ class _LearntGradients:
         self.gradients[position] = gradient.float().mul_(factor)
 
 
-def run_layer(inputs: Tensor, layer: Layer, weights: LayerWeights, packed: PackedTexts) -> Tensor:
+def run_layer(inputs: Tensor, layer: Layer, weights: LayerWeights, packed: PackedTexts, learns: bool) -> Tensor:
     """Return a layer's outcome ``[tokens, hidden]``.
 
     Args:
@@ -337,9 +343,10 @@ def run_layer(inputs: Tensor, layer: Layer, weights: LayerWeights, packed: Packe
         layer: whose tensors get gradients where they learn.
         weights: its weights in this step.
         packed: where the texts lie.
+        learns: whether a pass with gradients is to have the same outcome, to the last digit.
     """
     if not torch.is_grad_enabled():
-        return _forward(inputs, weights, packed)[0]
+        return _forward(inputs, weights, packed, learns)[0]
     arguments = (inputs, weights, packed, *layer_tensors(layer))
     outputs: Tensor = _FusedLayer.apply(*arguments)  # type: ignore[no-untyped-call]
     return outputs

@@ -1,7 +1,7 @@
-"""Self-attention of packed texts, forward and backward, on plain matrix products.
+"""Self-attention of packed texts: to learn, on plain matrix products; to encode, by PyTorch's fused kernel.
 
-On a CPU the fused attention kernel of PyTorch is slow backward (benchmarks/attention.csv); products of small batches,
-with little kept but the probabilities, are faster than that and than what autograd makes of the plain formula.
+On a CPU that kernel is fast forward and slow backward (benchmarks/attention.csv); products of small batches, with
+little kept but the probabilities, are faster than that and than what autograd makes of the plain formula.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from retrofit.models.packing import Group, PackedTexts
 
@@ -37,6 +38,26 @@ def attend(projections: Tensor, packed: PackedTexts, heads: int) -> tuple[Tensor
         group.unpad(_by_token(torch.bmm(probabilities, value).unsqueeze(0), group, heads), attended)
         kept += [by_head, probabilities]
     return attended, kept
+
+
+def attend_to_encode(projections: Tensor, packed: PackedTexts, heads: int) -> Tensor:
+    """Return what :func:`attend` does, ``[tokens, hidden]``, within rounding; there is no way back.
+
+    Args:
+        projections: see :func:`attend`.
+        packed: likewise.
+        heads: likewise.
+    """
+    tokens, width = projections.shape
+    attended = projections.new_empty((tokens, width // 3))
+    for group in packed.groups:
+        padded = group.pad(projections[group.tokens]).view(group.texts, group.longest, 3, heads, -1)
+        query, key, value = padded.permute(2, 0, 3, 1, 4)
+        bias = _padding_bias(group, padded)
+        mask = None if bias is None else bias[:, None, None, :]
+        by_head = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)
+        group.unpad(by_head.transpose(1, 2).reshape(group.texts * group.longest, -1), attended)
+    return attended
 
 
 def attend_backward(gradient: Tensor, kept: Sequence[Tensor], packed: PackedTexts, heads: int) -> Tensor:
@@ -69,10 +90,15 @@ def _bias(group: Group, heads: int, like: Tensor) -> Tensor:
 
     As part of the product it costs next to nothing, where filling in the scores would be another pass over them.
     """
+    bias = _padding_bias(group, like)
+    return like.new_zeros(1) if bias is None else bias.repeat_interleave(heads, dim=0).unsqueeze(1)
+
+
+def _padding_bias(group: Group, like: Tensor) -> Tensor | None:
+    """Return what is added to the scores of every key of a text, ``[texts, longest]``; None without padding."""
     if group.is_padding is None:
-        return like.new_zeros(1)
-    bias = like.new_zeros(group.is_padding.shape).masked_fill_(group.is_padding, -30_000.0)
-    return bias.repeat_interleave(heads, dim=0).unsqueeze(1)
+        return None
+    return like.new_zeros(group.is_padding.shape).masked_fill_(group.is_padding, -30_000.0)
 
 
 def _softmax_type(group: Group, like: Tensor) -> torch.dtype:
