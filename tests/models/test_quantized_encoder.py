@@ -17,6 +17,7 @@ from retrofit.models.quantized_encoder import QuantizedEncoder
 from retrofit.models.search_model import SearchModel
 
 PROMPTS: dict[Any, str] = {"query": "query: ", "passage": "passage: "}
+PRECISIONS: tuple[Any, ...] = ("float32", "bfloat16")
 WORDS = ["tea", "Kaffee", "お茶", "קפה", "a longer word", "."]
 
 
@@ -37,17 +38,23 @@ def quantized(model: SearchModel, cache: Path) -> QuantizedEncoder:
     return model.load_quantized(phrases(20), "passage", ArtefactStore(cache))
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_embeddings_are_near_those_in_float32(quantized: QuantizedEncoder, model: SearchModel, precision: Any) -> None:
+def test_embeddings_are_near_those_in_float32(quantized: QuantizedEncoder, model: SearchModel) -> None:
     texts = [*phrases(60), "", "word " * 90]
     expected = model.load().encode(texts, "passage", 4096, "float32", label="")
-    found = quantized.encode(texts, "passage", 4096, precision, label="")
+    found = quantized.encode(texts, "passage", 4096, "float32", label="")
     assert (found.dtype, found.shape, quantized.dimension) == (np.float32, (62, 32), 32)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
     cosine = (found * expected).sum(axis=1)
     assert 0.98 < cosine.min() < 0.999999  # as near as float32 itself, nothing would have been quantised
-    queries = quantized.encode(texts, "query", 4096, precision, label="")
+    queries = quantized.encode(texts, "query", 4096, "float32", label="")
     assert np.abs(queries - found).max() > 0.01
+
+
+def test_what_is_not_int8_is_float32_whatever_is_asked(quantized: QuantizedEncoder) -> None:
+    texts = [*phrases(60), "word " * 29]
+    found = {precision: quantized.encode(texts, "passage", 4096, precision, label="") for precision in PRECISIONS}
+    assert found["float32"].tobytes() == found["bfloat16"].tobytes()
+    assert quantized._request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
 
 
 def test_order_and_chunks_do_not_matter(quantized: QuantizedEncoder) -> None:
