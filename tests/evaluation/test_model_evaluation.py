@@ -83,8 +83,10 @@ def test_the_training_texts_of_a_model_are_indexed_once_for_all_suites(
 
 
 def test_items_have_what_they_belong_together_by(config: dict[str, Any], tmp_path: Path) -> None:
-    corpus = [{"_id": "p0", "text": PASSAGES[0], "lang": "de", "group": "page"}, {"_id": "p1", "text": PASSAGES[1]}]
-    corpus[1]["lang"] = "de"
+    corpus = [
+        {"_id": "p0", "text": PASSAGES[0], "lang": "de", "group": "page"},
+        {"_id": "p1", "text": PASSAGES[1], "lang": "de"},
+    ]
     queries = [{"_id": f"q{number}", "text": f"Wo ist das Licht {number}?", "lang": "de"} for number in range(3)]
     qrels = "query-id\tcorpus-id\tscore\nq0\tp0\t1\nq1\tp1\t1\nq2\tp0\t1\n"
     config["folders"] = [str(beir(tmp_path / "grouped", corpus, queries, qrels))]

@@ -232,11 +232,11 @@ def _cells(scores: pa.Table, where: str) -> Iterator[Cell]:
             raise UserError(f"{where}: kind {key['kind']!r}: expected one of {', '.join(METRIC_BY_KIND)}")
         part = {column: sorted_codes[column][start:end] for column in ("metric", "model", "item_id", "item_group")}
         cell = f"{where}: {', '.join(key.values())}"
-        matrices = {
-            metric: _matrix(part, names["metric"] == metric, values[start:end], names["model"], f"{cell}, {metric}")
-            for metric in ([METRIC_BY_KIND[key["kind"]]] + ([GOLD] if key["kind"] == "sts" else []))
-        }
         metric = METRIC_BY_KIND[key["kind"]]
+        matrices = {
+            name: _matrix(part, names["metric"] == name, values[start:end], names["model"], f"{cell}, {name}")
+            for name in ([metric, GOLD] if key["kind"] == "sts" else [metric])
+        }
         models, scored = matrices[metric]
         groups = names["item_group"][part["item_group"][names["metric"][part["metric"]] == metric][: len(scored)]]
         gold = matrices[GOLD][1][:, 0] if GOLD in matrices else None

@@ -138,13 +138,17 @@ def _labelled(table: pa.Table, labels: Mapping[str, str]) -> pa.Table:
     return pa.table([*columns, *table.columns], names=[*labels, *table.column_names])
 
 
-def _with_groups(items: pa.Table, suite: EvaluatedSuite) -> pa.Table:
-    """Return the items of a suite with what they belong together by; one that has nothing is by itself."""
-    groups = {
+def _groups(suite: EvaluatedSuite) -> dict[tuple[str, ...], str]:
+    """Return what items of a suite belong together by, by the task's key and the item."""
+    return {
         (*(getattr(task, name) for name in CELL), item): group
         for task in suite.tasks
         for item, group in item_groups(task).items()
     }
+
+
+def _with_groups(items: pa.Table, groups: Mapping[tuple[str, ...], str]) -> pa.Table:
+    """Return the items of a suite with what they belong together by; one that has nothing is by itself."""
     keys = zip(*(items[name].to_pylist() for name in (*CELL, "item_id")), strict=True)
     return items.append_column("item_group", pa.array([groups.get(key, key[-1]) for key in keys], pa.string()))
 
@@ -190,12 +194,12 @@ def _write_results(
     measured: Mapping[str, Sequence[Path]],
 ) -> None:
     items, values, about = [], [], []
-    configurations = _configurations(models)
+    configurations, groups = _configurations(models), [_groups(suite) for suite in suites]
     for model in models:
         parts = measured[model.name]
         named = {"model": model.name}
-        for part, suite in zip(parts, suites, strict=True):
-            items.append(_labelled(_with_groups(pq.read_table(part / SCORES), suite), named))
+        for part, of_suite in zip(parts, groups, strict=True):
+            items.append(_labelled(_with_groups(pq.read_table(part / SCORES), of_suite), named))
         values += [pd.read_parquet(part / _VALUES).assign(**named) for part in parts]
         spent = [json.loads((part / _ENCODING).read_text(encoding="utf-8")) for part in parts]
         texts, seconds = (sum(part[name] for part in spent) for name in ("texts", "seconds"))

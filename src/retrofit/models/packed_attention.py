@@ -1,7 +1,8 @@
 """Self-attention of packed texts: to learn, on plain matrix products; to encode, by PyTorch's fused kernel.
 
-On a CPU that kernel is fast forward and slow backward (benchmarks/attention.csv); products of small batches, with
-little kept but the probabilities, are faster than that and than what autograd makes of the plain formula.
+On a CPU that kernel is fast forward (benchmarks/encoding.csv) and slow backward (benchmarks/attention.csv); products of
+small batches, with little kept but the probabilities, are faster than that and than what autograd makes of the plain
+formula.
 """
 
 from __future__ import annotations
